@@ -1,0 +1,1 @@
+//! Videos: stream facts, then timestamps, then frames by index.
