@@ -1,3 +1,21 @@
-//! Numbers on views: the [`Backend`](backend) seam and its implementations.
+//! Numbers on views: the [`Backend`] seam, a scalar [`reference`] of every operation, and the [`cpu`] backend.
+//!
+//! An operation is what one fused kernel does well, not a primitive of algebra. A model is written once over the
+//! trait; backends are interchangeable and are held to the reference by `tests/conformance.rs`.
+//!
+//! This is the only crate of the workspace in which `unsafe` is allowed.
 
+mod aligned;
+pub mod backend;
+pub mod cpu;
 pub mod mapped;
+pub mod reference;
+pub mod view;
+
+pub use backend::{
+    Activation, Backend, BackendError, CacheShape, LinearArgs, Norm, PAGE_TOKENS, PatchArgs, RopeTable, Segment,
+    TileBatch, TokenBatch,
+};
+pub use cpu::CpuBackend;
+pub use reference::ReferenceBackend;
+pub use view::{Elements, Format, MatrixView};

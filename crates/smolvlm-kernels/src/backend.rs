@@ -1,0 +1,232 @@
+//! The seam between a model and the machine that computes it.
+
+use std::fmt;
+use std::ops::Range;
+
+use crate::view::{Format, MatrixView};
+
+/// Tokens in one page of the key-value cache, on every backend.
+pub const PAGE_TOKENS: usize = 64;
+
+/// What a backend computes with, and the operations a SmolVLM is made of.
+///
+/// Activations are matrices `[rows, width]`; the rows of every sequence (or tile) of a batch stand one after another
+/// and no padding is ever computed. What changes from step to step (ids, positions, pages) lives in a
+/// [`Plan`](Self::Plan): operations read it, never host values, so that a device may record a step once and replay it.
+///
+/// Operations panic on shapes that do not fit: a model that was validated when it was loaded never asks for them.
+/// Failures of the machine surface in [`step`](Self::step).
+pub trait Backend: Send + Sync + Sized + 'static {
+    /// Activations `[rows, width]`.
+    type Tensor: Send + Sync;
+    /// A matrix `[outputs, inputs]` of a linear layer, packed in a storage format.
+    type Weight: Send + Sync;
+    /// A matrix of which single rows are read: embeddings.
+    type Table: Send + Sync;
+    /// A vector of f32: biases, norm weights.
+    type Vector: Send + Sync;
+    /// Keys and values of many sequences, in pages of [`PAGE_TOKENS`].
+    type Cache: Send + Sync;
+    /// What one step works on.
+    type Plan: Send + Sync;
+
+    /// Packs the rows of `parts`, stacked, as one matrix.
+    fn pack(&self, parts: &[MatrixView<'_>], format: Format) -> Self::Weight;
+    /// Packs a gate and an up projection for [`Activation::SwiGlu`].
+    fn pack_gate_up(&self, gate: MatrixView<'_>, up: MatrixView<'_>, format: Format) -> Self::Weight;
+    /// Stores a matrix for [`embed`](Self::embed).
+    fn table(&self, matrix: MatrixView<'_>, format: Format) -> Self::Table;
+    /// Stores a vector.
+    fn vector(&self, values: &[f32]) -> Self::Vector;
+    /// Copies rows from the host: `values` is `[rows, width]`.
+    fn upload(&self, rows: usize, width: usize, values: &[f32]) -> Self::Tensor;
+    /// Copies activations to the host.
+    fn download(&self, x: &Self::Tensor) -> Vec<f32>;
+
+    /// An empty cache that can hold `shape.pages` pages; pages take memory when they are first written.
+    fn cache(&self, shape: CacheShape) -> Self::Cache;
+    /// Gives back the memory of pages that no sequence uses any more.
+    fn release_pages(&self, cache: &mut Self::Cache, pages: &[u32]);
+
+    /// An empty plan.
+    fn plan(&self) -> Self::Plan;
+    /// Prepares a step over tokens.
+    fn fill_tokens(&self, plan: &mut Self::Plan, batch: &TokenBatch);
+    /// Prepares a step over tiles.
+    fn fill_tiles(&self, plan: &mut Self::Plan, batch: TileBatch<'_>);
+    /// Runs `body`, which computes a step's result from the plan.
+    ///
+    /// # Errors
+    /// When the machine fails: out of memory, a lost device.
+    fn step(&self, plan: &Self::Plan, body: impl FnOnce() -> Self::Tensor + Send)
+    -> Result<Self::Tensor, BackendError>;
+
+    /// Rows of `table` for the plan's ids: `[T, width]`.
+    fn embed(&self, plan: &Self::Plan, table: &Self::Table) -> Self::Tensor;
+    /// Replaces the plan's feature rows of `x` by rows of `features` (image features into the token stream).
+    fn scatter_features(&self, plan: &Self::Plan, x: Self::Tensor, features: &Self::Tensor) -> Self::Tensor;
+    /// The plan's tiles cut into patches, projected, plus position embeddings: `[tiles × patches, width]`.
+    fn patch_embed(&self, plan: &Self::Plan, args: PatchArgs<'_, Self>) -> Self::Tensor;
+    /// `epilogue(norm(x) · Wᵀ)`, `[rows, outputs]`.
+    fn linear(&self, args: LinearArgs<'_, Self>) -> Self::Tensor;
+    /// `norm(x)`.
+    fn norm(&self, x: &Self::Tensor, norm: Norm<'_, Self>) -> Self::Tensor;
+    /// Full attention inside each group of `tile_rows` rows. `qkv` is `[rows, 3 × heads × d]`; scores are scaled by
+    /// `d^-0.5`. Returns `[rows, heads × d]`.
+    fn tile_attention(&self, qkv: &Self::Tensor, tile_rows: usize, heads: usize) -> Self::Tensor;
+    /// Rotates the queries and keys of `qkv` (`[T, (heads + 2 × kv_heads) × d]`) to the plan's positions, appends keys
+    /// and values to the plan's pages of `layer`, and attends causally over them. Returns `[T, heads × d]`.
+    fn cached_attention(
+        &self,
+        plan: &Self::Plan,
+        qkv: Self::Tensor,
+        cache: &mut Self::Cache,
+        layer: usize,
+        rope: &RopeTable<Self>,
+    ) -> Self::Tensor;
+    /// Each `scale × scale` block of a `side × side` grid of rows becomes one row (block row first):
+    /// `[tiles × side², width]` → `[tiles × (side / scale)², scale² × width]`.
+    fn pixel_shuffle(&self, x: &Self::Tensor, side: usize, scale: usize) -> Self::Tensor;
+    /// The plan's output rows of `x`: logits are computed only where they are wanted.
+    fn gather_outputs(&self, plan: &Self::Plan, x: &Self::Tensor) -> Self::Tensor;
+}
+
+/// A machine failure during a step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BackendError {
+    /// What failed, where.
+    pub message: String,
+}
+
+impl fmt::Display for BackendError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for BackendError {}
+
+/// What follows a product.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Activation {
+    /// Nothing.
+    #[default]
+    Identity,
+    /// `0.5 x (1 + tanh(√(2/π) (x + 0.044715 x³)))`.
+    GeluTanh,
+    /// `silu(gate) × up` for a weight packed by [`Backend::pack_gate_up`]; the result is half as wide.
+    SwiGlu,
+}
+
+/// A normalisation of each row.
+pub enum Norm<'a, B: Backend> {
+    /// `w · x / √(mean(x²) + eps)`.
+    Rms {
+        /// `[width]`.
+        weight: &'a B::Vector,
+        /// Added to the mean square.
+        eps: f32,
+    },
+    /// `w · (x − mean) / √(var + eps) + b`, biased variance.
+    Layer {
+        /// `[width]`.
+        weight: &'a B::Vector,
+        /// `[width]`.
+        bias: &'a B::Vector,
+        /// Added to the variance.
+        eps: f32,
+    },
+}
+
+/// Arguments of [`Backend::linear`].
+pub struct LinearArgs<'a, B: Backend> {
+    /// `[rows, inputs]`.
+    pub x: &'a B::Tensor,
+    /// Applied to `x` first.
+    pub norm: Option<Norm<'a, B>>,
+    /// `[outputs, inputs]`.
+    pub weight: &'a B::Weight,
+    /// `[outputs]`, added before the activation.
+    pub bias: Option<&'a B::Vector>,
+    /// Applied to the product.
+    pub activation: Activation,
+    /// `[rows, outputs]`, added last.
+    pub residual: Option<&'a B::Tensor>,
+}
+
+impl<'a, B: Backend> LinearArgs<'a, B> {
+    /// `x · Wᵀ` and nothing else.
+    pub fn new(x: &'a B::Tensor, weight: &'a B::Weight) -> Self {
+        Self { x, norm: None, weight, bias: None, activation: Activation::Identity, residual: None }
+    }
+}
+
+/// Arguments of [`Backend::patch_embed`].
+pub struct PatchArgs<'a, B: Backend> {
+    /// `[width, 3 × patch × patch]`, inputs ordered (channel, row, column).
+    pub weight: &'a B::Weight,
+    /// `[width]`.
+    pub bias: &'a B::Vector,
+    /// `[patches, width]`: the same for every tile.
+    pub positions: &'a B::Tensor,
+    /// Pixels on a patch's side.
+    pub patch: usize,
+}
+
+/// Cosines and sines of every position, `[positions, d / 2]` each.
+pub struct RopeTable<B: Backend> {
+    /// Cosines.
+    pub cos: B::Vector,
+    /// Sines.
+    pub sin: B::Vector,
+}
+
+/// Square RGB tiles of one size.
+#[derive(Debug, Clone, Copy)]
+pub struct TileBatch<'a> {
+    /// Pixels on a side.
+    pub size: usize,
+    /// `[size, size, 3]` each.
+    pub tiles: &'a [&'a [u8]],
+    /// What each value of each channel means to the model.
+    pub pixel_values: &'a [[f32; 256]; 3],
+}
+
+/// Consecutive rows of a step that belong to one sequence.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Segment {
+    /// Rows of the step.
+    pub rows: Range<usize>,
+    /// Position of the first row in its sequence; all earlier positions are in the cache.
+    pub start: usize,
+    /// Pages of the sequence, first to last, enough for `start + rows.len()` tokens.
+    pub pages: Vec<u32>,
+}
+
+/// The inputs of one step over tokens.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TokenBatch {
+    /// `[T]`.
+    pub ids: Vec<u32>,
+    /// Sequences, in row order, covering every row.
+    pub segments: Vec<Segment>,
+    /// `(row of the step, row of the features)`: rows that show an image rather than a token.
+    pub features: Vec<(u32, u32)>,
+    /// Rows whose logits are wanted.
+    pub outputs: Vec<u32>,
+}
+
+/// How large a cache is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CacheShape {
+    /// Layers.
+    pub layers: usize,
+    /// Key-value heads.
+    pub kv_heads: usize,
+    /// Numbers in a head.
+    pub head_dim: usize,
+    /// Most pages in use at once.
+    pub pages: usize,
+    /// How keys and values are stored.
+    pub format: Format,
+}

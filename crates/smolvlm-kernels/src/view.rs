@@ -1,0 +1,94 @@
+//! Borrowed numbers as they lie in a file, and the formats they are packed to.
+
+use half::{bf16, f16};
+
+/// How a backend stores a weight and rounds the activations that meet it. Sums are always accumulated in f32.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Format {
+    /// 32-bit floats; activations are not rounded.
+    F32,
+    /// bfloat16; activations are rounded to bfloat16 where they enter a product.
+    Bf16,
+}
+
+/// Little-endian numbers in a file, of any alignment.
+#[derive(Debug, Clone, Copy)]
+pub enum Elements<'a> {
+    /// IEEE single precision.
+    F32(&'a [u8]),
+    /// bfloat16.
+    Bf16(&'a [u8]),
+    /// IEEE half precision.
+    F16(&'a [u8]),
+}
+
+impl Elements<'_> {
+    /// How many numbers there are.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::F32(bytes) => bytes.len() / 4,
+            Self::Bf16(bytes) | Self::F16(bytes) => bytes.len() / 2,
+        }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Widens the numbers from `start` on into `out`.
+    ///
+    /// # Panics
+    /// When fewer than `out.len()` numbers are left.
+    pub fn widen(&self, start: usize, out: &mut [f32]) {
+        let count = out.len();
+        match self {
+            Self::F32(bytes) => {
+                let (words, _) = bytes[start * 4..(start + count) * 4].as_chunks::<4>();
+                out.iter_mut().zip(words).for_each(|(o, w)| *o = f32::from_le_bytes(*w));
+            }
+            Self::Bf16(bytes) => {
+                let (words, _) = bytes[start * 2..(start + count) * 2].as_chunks::<2>();
+                out.iter_mut().zip(words).for_each(|(o, w)| *o = bf16::from_le_bytes(*w).to_f32());
+            }
+            Self::F16(bytes) => {
+                let (words, _) = bytes[start * 2..(start + count) * 2].as_chunks::<2>();
+                out.iter_mut().zip(words).for_each(|(o, w)| *o = f16::from_le_bytes(*w).to_f32());
+            }
+        }
+    }
+}
+
+/// A row-major matrix `[rows, cols]` as it lies in a file.
+#[derive(Debug, Clone, Copy)]
+pub struct MatrixView<'a> {
+    rows: usize,
+    cols: usize,
+    elements: Elements<'a>,
+}
+
+impl<'a> MatrixView<'a> {
+    /// A view of `rows × cols` numbers.
+    ///
+    /// # Panics
+    /// When `elements` does not hold exactly `rows × cols` numbers.
+    pub fn new(rows: usize, cols: usize, elements: Elements<'a>) -> Self {
+        assert_eq!(elements.len(), rows * cols, "a matrix of {rows} × {cols} needs as many numbers");
+        Self { rows, cols, elements }
+    }
+
+    /// Rows (outputs of a linear layer).
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Columns (inputs of a linear layer).
+    pub fn cols(&self) -> usize {
+        self.cols
+    }
+
+    /// Widens row `row` into `out`, which holds `cols` numbers.
+    pub fn row(&self, row: usize, out: &mut [f32]) {
+        self.elements.widen(row * self.cols, &mut out[..self.cols]);
+    }
+}

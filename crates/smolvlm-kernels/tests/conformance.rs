@@ -1,0 +1,377 @@
+//! Every operation, on every instruction set that this machine has, against the scalar reference.
+//!
+//! Sets that this machine lacks are named in the output of `every_instruction_set_of_this_machine_is_tested`.
+
+use rand::{Rng, RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use smolvlm_kernels::cpu::InstructionSet;
+use smolvlm_kernels::{
+    Activation, Backend, CacheShape, CpuBackend, Elements, Format, LinearArgs, MatrixView, Norm, PAGE_TOKENS,
+    PatchArgs, ReferenceBackend, RopeTable, Segment, TileBatch, TokenBatch,
+};
+
+/// Sums of up to 3,000 products of numbers around one, in f32, in any order.
+const F32_TOLERANCE: f32 = 2e-5;
+/// The products are the same as the reference's; hardware may flush denormals and rounds pairs.
+const BF16_TOLERANCE: f32 = 1e-4;
+
+const SHAPES: [(usize, usize, usize); 8] =
+    [(1, 64, 64), (1, 576, 576), (2, 33, 65), (5, 130, 49), (6, 64, 7), (7, 96, 200), (97, 48, 144), (200, 588, 72)];
+
+fn backends() -> Vec<CpuBackend> {
+    let sets = InstructionSet::available();
+    sets.into_iter().map(|set| CpuBackend::with_instruction_set(2, set).expect("threads start")).collect()
+}
+
+fn numbers(rng: &mut impl Rng, count: usize) -> Vec<f32> {
+    (0..count).map(|_| rng.random_range(-1.0_f32..1.0)).collect()
+}
+
+/// Numbers as the bytes of a file.
+struct Stored {
+    rows: usize,
+    cols: usize,
+    bytes: Vec<u8>,
+}
+
+impl Stored {
+    fn random(rng: &mut impl Rng, rows: usize, cols: usize) -> Self {
+        let bytes = numbers(rng, rows * cols).iter().flat_map(|value| value.to_le_bytes()).collect();
+        Self { rows, cols, bytes }
+    }
+
+    fn view(&self) -> MatrixView<'_> {
+        MatrixView::new(self.rows, self.cols, Elements::F32(&self.bytes))
+    }
+}
+
+/// Compares relative to the largest number expected.
+fn assert_close(what: &str, found: &[f32], expected: &[f32], tolerance: f32) {
+    assert_eq!(found.len(), expected.len(), "{what}: sizes");
+    let scale = expected.iter().fold(1e-6_f32, |max, x| max.max(x.abs()));
+    for (i, (found, expected)) in found.iter().zip(expected).enumerate() {
+        assert!((found - expected).abs() <= tolerance * scale, "{what}: number {i} is {found}, expected {expected}");
+    }
+}
+
+fn tolerance(format: Format) -> f32 {
+    match format {
+        Format::F32 => F32_TOLERANCE,
+        Format::Bf16 => BF16_TOLERANCE,
+    }
+}
+
+/// Runs `case` on the reference and on every CPU backend and compares.
+fn conforms(what: &str, tolerance: f32, case: impl Case) {
+    let expected = case.run(&ReferenceBackend);
+    for backend in backends() {
+        let what = format!("{what} on {}", backend.instruction_set().name);
+        assert_close(&what, &case.run(&backend), &expected, tolerance);
+    }
+}
+
+/// One operation with its inputs, for any backend.
+trait Case {
+    fn run<B: Backend>(&self, backend: &B) -> Vec<f32>;
+}
+
+struct Linear {
+    x: (usize, Vec<f32>),
+    weight: Stored,
+    second: Option<Stored>,
+    bias: Option<Vec<f32>>,
+    norm: Option<(Vec<f32>, Option<Vec<f32>>)>,
+    residual: Option<Vec<f32>>,
+    activation: Activation,
+    format: Format,
+}
+
+impl Case for Linear {
+    fn run<B: Backend>(&self, backend: &B) -> Vec<f32> {
+        let x = backend.upload(self.x.0, self.weight.cols, &self.x.1);
+        let weight = match &self.second {
+            Some(up) => backend.pack_gate_up(self.weight.view(), up.view(), self.format),
+            None => backend.pack(&[self.weight.view()], self.format),
+        };
+        let bias = self.bias.as_ref().map(|bias| backend.vector(bias));
+        let norm = self.norm.as_ref().map(|(w, b)| (backend.vector(w), b.as_ref().map(|b| backend.vector(b))));
+        let residual = self.residual.as_ref().map(|r| backend.upload(self.x.0, self.weight.rows, r));
+        let out = backend.linear(LinearArgs {
+            bias: bias.as_ref(),
+            norm: norm.as_ref().map(|(weight, bias)| match bias {
+                Some(bias) => Norm::Layer { weight, bias, eps: 1e-6 },
+                None => Norm::Rms { weight, eps: 1e-5 },
+            }),
+            activation: self.activation,
+            residual: residual.as_ref(),
+            ..LinearArgs::new(&x, &weight)
+        });
+        backend.download(&out)
+    }
+}
+
+#[test]
+fn every_instruction_set_of_this_machine_is_tested() {
+    let names: Vec<_> = InstructionSet::available().iter().map(|set| set.name).collect();
+    for name in ["avx512-bf16", "avx2", "portable"] {
+        println!("{name}: {}", if names.contains(&name) { "tested" } else { "absent on this machine" });
+    }
+    assert!(names.contains(&"portable"));
+}
+
+#[test]
+fn a_linear_layer_with_each_norm_and_epilogue_equals_the_reference() {
+    let mut rng = ChaCha8Rng::seed_from_u64(1);
+    for (rows, inputs, outputs) in SHAPES {
+        for format in [Format::F32, Format::Bf16] {
+            for activation in [Activation::Identity, Activation::GeluTanh] {
+                for layer_norm in [None, Some(false), Some(true)] {
+                    let norm =
+                        layer_norm.map(|layer| (numbers(&mut rng, inputs), layer.then(|| numbers(&mut rng, inputs))));
+                    let case = Linear {
+                        x: (rows, numbers(&mut rng, rows * inputs)),
+                        weight: Stored::random(&mut rng, outputs, inputs),
+                        second: None,
+                        bias: rng.random_bool(0.5).then(|| numbers(&mut rng, outputs)),
+                        norm,
+                        residual: rng.random_bool(0.5).then(|| numbers(&mut rng, rows * outputs)),
+                        activation,
+                        format,
+                    };
+                    // A norm in f32 and in f64 may round to neighbouring bfloat16 numbers.
+                    let slack = if case.norm.is_some() && format == Format::Bf16 { 20.0 } else { 1.0 };
+                    conforms(&format!("{rows}×{inputs}×{outputs} {format:?}"), slack * tolerance(format), case);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_gated_layer_equals_the_reference_at_any_width() {
+    let mut rng = ChaCha8Rng::seed_from_u64(2);
+    for (rows, inputs, outputs) in SHAPES {
+        for format in [Format::F32, Format::Bf16] {
+            let case = Linear {
+                x: (rows, numbers(&mut rng, rows * inputs)),
+                weight: Stored::random(&mut rng, outputs, inputs),
+                second: Some(Stored::random(&mut rng, outputs, inputs)),
+                bias: None,
+                norm: None,
+                residual: None,
+                activation: Activation::SwiGlu,
+                format,
+            };
+            conforms(&format!("{rows}×{inputs}×{outputs} gated {format:?}"), tolerance(format), case);
+        }
+    }
+}
+
+struct TileAttention {
+    tiles: usize,
+    tile_rows: usize,
+    heads: usize,
+    dim: usize,
+    qkv: Vec<f32>,
+}
+
+impl Case for TileAttention {
+    fn run<B: Backend>(&self, backend: &B) -> Vec<f32> {
+        let qkv = backend.upload(self.tiles * self.tile_rows, 3 * self.heads * self.dim, &self.qkv);
+        backend.download(&backend.tile_attention(&qkv, self.tile_rows, self.heads))
+    }
+}
+
+#[test]
+fn attention_inside_tiles_equals_the_reference() {
+    let mut rng = ChaCha8Rng::seed_from_u64(3);
+    for (tiles, tile_rows, heads, dim) in [(1, 36, 3, 16), (2, 64, 2, 64), (3, 81, 2, 72), (1, 200, 1, 130)] {
+        let qkv = numbers(&mut rng, tiles * tile_rows * 3 * heads * dim).iter().map(|x| x * 3.0).collect();
+        let case = TileAttention { tiles, tile_rows, heads, dim, qkv };
+        conforms(&format!("attention of {tiles} × {tile_rows} rows, {heads} × {dim}"), F32_TOLERANCE, case);
+    }
+}
+
+struct CachedAttention {
+    heads: usize,
+    shape: CacheShape,
+    steps: Vec<(Vec<Segment>, Vec<f32>)>,
+}
+
+impl Case for CachedAttention {
+    fn run<B: Backend>(&self, backend: &B) -> Vec<f32> {
+        let CacheShape { kv_heads, head_dim, .. } = self.shape;
+        let angles = |f: fn(f32) -> f32| -> Vec<f32> {
+            (0..4096 * head_dim / 2).map(|i| f((i / (head_dim / 2)) as f32 / (1 + i % (head_dim / 2)) as f32)).collect()
+        };
+        let rope = RopeTable { cos: backend.vector(&angles(f32::cos)), sin: backend.vector(&angles(f32::sin)) };
+        let mut cache = backend.cache(self.shape);
+        let mut plan = backend.plan();
+        let mut out = Vec::new();
+        for (segments, qkv) in &self.steps {
+            let rows = segments.last().expect("a segment").rows.end;
+            let batch = TokenBatch { segments: segments.clone(), ..TokenBatch::default() };
+            backend.fill_tokens(&mut plan, &batch);
+            for layer in 0..self.shape.layers {
+                let qkv = backend.upload(rows, (self.heads + 2 * kv_heads) * head_dim, qkv);
+                let attended = backend.cached_attention(&plan, qkv, &mut cache, layer, &rope);
+                out.extend(backend.download(&attended));
+            }
+        }
+        out
+    }
+}
+
+#[test]
+fn attention_over_pages_equals_the_reference_for_ragged_chunks() {
+    let mut rng = ChaCha8Rng::seed_from_u64(4);
+    for (heads, kv_heads, head_dim) in [(4, 2, 16), (9, 3, 64), (2, 2, 72)] {
+        for format in [Format::F32, Format::Bf16] {
+            let shape = CacheShape { layers: 2, kv_heads, head_dim, pages: 8, format };
+            let plan: [Vec<(usize, usize)>; 4] =
+                [vec![(0, 70), (0, 3)], vec![(70, 5), (3, 1)], vec![(75, 60)], vec![(135, 1), (4, 130)]];
+            let steps = plan
+                .iter()
+                .map(|step| {
+                    let mut row = 0;
+                    let segments: Vec<Segment> = step
+                        .iter()
+                        .enumerate()
+                        .map(|(i, (start, len))| {
+                            // The one sequence's pages run up, the other's down.
+                            let all = if step.len() == 1 || i == 0 { vec![2, 0, 1, 3] } else { vec![7, 6, 5, 4] };
+                            let pages = all[..(start + len).div_ceil(PAGE_TOKENS)].to_vec();
+                            let rows = row..row + len;
+                            row = rows.end;
+                            Segment { rows, start: *start, pages }
+                        })
+                        .collect();
+                    let qkv = numbers(&mut rng, row * (heads + 2 * kv_heads) * head_dim);
+                    (segments, qkv)
+                })
+                .collect();
+            let case = CachedAttention { heads, shape, steps };
+            // Rotation in fused and unfused arithmetic may round to neighbouring bfloat16 keys.
+            let slack = if format == Format::Bf16 { 30.0 } else { 1.0 };
+            conforms(
+                &format!("paged attention {heads}/{kv_heads} × {head_dim} {format:?}"),
+                slack * tolerance(format),
+                case,
+            );
+        }
+    }
+}
+
+struct PatchEmbed {
+    size: usize,
+    patch: usize,
+    width: usize,
+    tiles: Vec<Vec<u8>>,
+    weight: Stored,
+    bias: Vec<f32>,
+    positions: Vec<f32>,
+}
+
+impl Case for PatchEmbed {
+    fn run<B: Backend>(&self, backend: &B) -> Vec<f32> {
+        let pixel_values = [0.9_f32, 1.0, 1.1].map(|scale| std::array::from_fn(|i| scale * (i as f32 / 127.5 - 1.0)));
+        let tiles: Vec<&[u8]> = self.tiles.iter().map(Vec::as_slice).collect();
+        let mut plan = backend.plan();
+        backend.fill_tiles(&mut plan, TileBatch { size: self.size, tiles: &tiles, pixel_values: &pixel_values });
+        let side = self.size / self.patch;
+        let out = backend.patch_embed(
+            &plan,
+            PatchArgs {
+                weight: &backend.pack(&[self.weight.view()], Format::F32),
+                bias: &backend.vector(&self.bias),
+                positions: &backend.upload(side * side, self.width, &self.positions),
+                patch: self.patch,
+            },
+        );
+        backend.download(&out)
+    }
+}
+
+#[test]
+fn patches_equal_the_reference_and_pixels_beyond_the_last_whole_patch_are_unused() {
+    let mut rng = ChaCha8Rng::seed_from_u64(5);
+    for (size, patch, width) in [(24, 4, 48), (29, 7, 20)] {
+        let side = size / patch;
+        let tiles: Vec<Vec<u8>> = (0..3).map(|_| (0..size * size * 3).map(|_| rng.random()).collect()).collect();
+        let mut case = PatchEmbed {
+            size,
+            patch,
+            width,
+            tiles,
+            weight: Stored::random(&mut rng, width, 3 * patch * patch),
+            bias: numbers(&mut rng, width),
+            positions: numbers(&mut rng, side * side * width),
+        };
+        let before = case.run(&ReferenceBackend);
+        if size % patch != 0 {
+            let last = case.tiles[0].len() - 1;
+            case.tiles[0][last] ^= 0xff;
+            assert_eq!(case.run(&ReferenceBackend), before);
+        }
+        conforms(&format!("patches of {size} / {patch}"), F32_TOLERANCE, case);
+    }
+}
+
+struct MovesRows {
+    table: Stored,
+    features: Vec<f32>,
+}
+
+impl Case for MovesRows {
+    fn run<B: Backend>(&self, backend: &B) -> Vec<f32> {
+        let width = self.table.cols;
+        let mut plan = backend.plan();
+        backend.fill_tokens(
+            &mut plan,
+            &TokenBatch {
+                ids: vec![3, 0, 7, 7, 1, 2],
+                segments: Vec::new(),
+                features: vec![(1, 2), (4, 0)],
+                outputs: vec![5, 1, 4],
+            },
+        );
+        let x = backend.embed(&plan, &backend.table(self.table.view(), Format::Bf16));
+        let x = backend.scatter_features(&plan, x, &backend.upload(3, width, &self.features));
+        let gathered = backend.download(&backend.gather_outputs(&plan, &x));
+        let grid = backend.upload(36, 1, &self.features[..36]);
+        let shuffled = backend.download(&backend.pixel_shuffle(&grid, 6, 3));
+        [backend.download(&x), gathered, shuffled].concat()
+    }
+}
+
+#[test]
+fn operations_that_move_rows_equal_the_reference_exactly() {
+    let mut rng = ChaCha8Rng::seed_from_u64(6);
+    let case = MovesRows { table: Stored::random(&mut rng, 8, 20), features: numbers(&mut rng, 60) };
+    conforms("moved rows", 0.0, case);
+}
+
+/// A product's numbers may not depend on the rows beside it or on the threads: later parts rely on equal bits.
+#[test]
+fn a_row_is_bit_equal_alone_and_in_any_batch() {
+    let mut rng = ChaCha8Rng::seed_from_u64(7);
+    let (rows, inputs, outputs) = (131, 200, 300);
+    let x = numbers(&mut rng, rows * inputs);
+    let weight = Stored::random(&mut rng, outputs, inputs);
+    for set in InstructionSet::available() {
+        for format in [Format::F32, Format::Bf16] {
+            let product = |threads: usize, first: usize, rows: usize| {
+                let backend = CpuBackend::with_instruction_set(threads, set).expect("threads start");
+                let weight = backend.pack(&[weight.view()], format);
+                let x = backend.upload(rows, inputs, &x[first * inputs..(first + rows) * inputs]);
+                backend.download(&backend.linear(LinearArgs::new(&x, &weight)))
+            };
+            let whole = product(2, 0, rows);
+            for (threads, first, count) in [(1, 0, rows), (1, 17, 1), (2, 90, 7), (3, 5, 100)] {
+                let part = product(threads, first, count);
+                let expected = &whole[first * outputs..(first + count) * outputs];
+                assert!(part == expected, "{} {format:?}: rows {first}..+{count} with {threads} threads", set.name);
+            }
+        }
+    }
+}
