@@ -1,1 +1,40 @@
-fn main() {}
+//! The `smolvlm` command: flags → plan → library calls.
+#![forbid(unsafe_code)]
+
+mod args;
+mod card;
+mod commands;
+mod console;
+mod exit;
+mod json;
+mod plan;
+mod work;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Cli, Command};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let quiet_panic = std::panic::catch_unwind(|| run(cli.command));
+    match quiet_panic {
+        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Err(error)) => exit::report(&error),
+        // The panic's message and place are on standard error already.
+        Err(_) => exit::internal("this is a defect of smolvlm; please report the message above"),
+    }
+}
+
+fn run(command: Command) -> smolvlm::Result<()> {
+    match command {
+        Command::Run(args) => commands::run::run(&args),
+        Command::Chat(args) => commands::chat::chat(&args),
+        Command::Info(args) => commands::info::info(&args),
+        Command::Download(args) => commands::download::download(&args),
+        Command::Trace(args) => commands::trace::trace(&args),
+        Command::Bench(args) => commands::bench::bench(&args),
+        Command::Completions(args) => commands::completions::completions(&args),
+    }
+}

@@ -63,8 +63,8 @@ pub trait Backend: Send + Sync + Sized + 'static {
 
     /// Rows of `table` for the plan's ids: `[T, width]`.
     fn embed(&self, plan: &Self::Plan, table: &Self::Table) -> Self::Tensor;
-    /// Replaces the plan's feature rows of `x` by rows of `features` (image features into the token stream).
-    fn scatter_features(&self, plan: &Self::Plan, x: Self::Tensor, features: &Self::Tensor) -> Self::Tensor;
+    /// Replaces the plan's feature rows of `x` by rows of `sources` (image features into the token stream).
+    fn scatter_features(&self, plan: &Self::Plan, x: Self::Tensor, sources: &[&Self::Tensor]) -> Self::Tensor;
     /// The plan's tiles cut into patches, projected, plus position embeddings: `[tiles × patches, width]`.
     fn patch_embed(&self, plan: &Self::Plan, args: PatchArgs<'_, Self>) -> Self::Tensor;
     /// `epilogue(norm(x) · Wᵀ)`, `[rows, outputs]`.
@@ -203,6 +203,17 @@ pub struct Segment {
     pub pages: Vec<u32>,
 }
 
+/// A row of a step that is replaced by an image feature.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FeatureRow {
+    /// Row of the step.
+    pub row: u32,
+    /// Which of the step's feature matrices.
+    pub source: u32,
+    /// Row of that matrix.
+    pub index: u32,
+}
+
 /// The inputs of one step over tokens.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TokenBatch {
@@ -210,8 +221,8 @@ pub struct TokenBatch {
     pub ids: Vec<u32>,
     /// Sequences, in row order, covering every row.
     pub segments: Vec<Segment>,
-    /// `(row of the step, row of the features)`: rows that show an image rather than a token.
-    pub features: Vec<(u32, u32)>,
+    /// Rows that show an image rather than a token.
+    pub features: Vec<FeatureRow>,
     /// Rows whose logits are wanted.
     pub outputs: Vec<u32>,
 }

@@ -13,8 +13,8 @@ pub mod reference;
 pub mod view;
 
 pub use backend::{
-    Activation, Backend, BackendError, CacheShape, LinearArgs, Norm, PAGE_TOKENS, PatchArgs, RopeTable, Segment,
-    TileBatch, TokenBatch,
+    Activation, Backend, BackendError, CacheShape, FeatureRow, LinearArgs, Norm, PAGE_TOKENS, PatchArgs, RopeTable,
+    Segment, TileBatch, TokenBatch,
 };
 pub use cpu::CpuBackend;
 pub use reference::ReferenceBackend;

@@ -202,9 +202,10 @@ impl Backend for ReferenceBackend {
         out
     }
 
-    fn scatter_features(&self, plan: &Plan, mut x: Matrix, features: &Matrix) -> Matrix {
-        for (row, feature) in &plan.tokens.features {
-            x.row_mut(*row as usize).copy_from_slice(features.row(*feature as usize));
+    fn scatter_features(&self, plan: &Plan, mut x: Matrix, sources: &[&Matrix]) -> Matrix {
+        for feature in &plan.tokens.features {
+            let source = sources[feature.source as usize].row(feature.index as usize);
+            x.row_mut(feature.row as usize).copy_from_slice(source);
         }
         x
     }

@@ -6,8 +6,8 @@ use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use smolvlm_kernels::cpu::InstructionSet;
 use smolvlm_kernels::{
-    Activation, Backend, CacheShape, CpuBackend, Elements, Format, LinearArgs, MatrixView, Norm, PAGE_TOKENS,
-    PatchArgs, ReferenceBackend, RopeTable, Segment, TileBatch, TokenBatch,
+    Activation, Backend, CacheShape, CpuBackend, Elements, FeatureRow, Format, LinearArgs, MatrixView, Norm,
+    PAGE_TOKENS, PatchArgs, ReferenceBackend, RopeTable, Segment, TileBatch, TokenBatch,
 };
 
 /// Sums of up to 3,000 products of numbers around one, in f32, in any order.
@@ -331,12 +331,16 @@ impl Case for MovesRows {
             &TokenBatch {
                 ids: vec![3, 0, 7, 7, 1, 2],
                 segments: Vec::new(),
-                features: vec![(1, 2), (4, 0)],
+                features: vec![FeatureRow { row: 1, source: 1, index: 2 }, FeatureRow { row: 4, source: 0, index: 0 }],
                 outputs: vec![5, 1, 4],
             },
         );
         let x = backend.embed(&plan, &backend.table(self.table.view(), Format::Bf16));
-        let x = backend.scatter_features(&plan, x, &backend.upload(3, width, &self.features));
+        let x = backend.scatter_features(
+            &plan,
+            x,
+            &[&backend.upload(2, width, &self.features[20..]), &backend.upload(3, width, &self.features)],
+        );
         let gathered = backend.download(&backend.gather_outputs(&plan, &x));
         let grid = backend.upload(36, 1, &self.features[..36]);
         let shuffled = backend.download(&backend.pixel_shuffle(&grid, 6, 3));

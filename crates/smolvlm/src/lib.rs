@@ -10,8 +10,16 @@ pub mod generate;
 pub mod media;
 pub mod messages;
 pub mod model;
+mod pipeline;
 pub mod preprocess;
 pub mod prompt;
 
 pub use compat::Compat;
 pub use error::{Error, ErrorKind, Result};
+pub use generate::{FinishReason, GenerateOptions, Sampling};
+pub use messages::{Content, Messages};
+pub use pipeline::{
+    DEFAULT_MODEL, Dtype, LoadOptions, MediaOptions, Peak, Progress, ProgressHook, Reply, ReplyPiece, ReplyStream,
+    SmolVlm,
+    Timings, Trace, TracedMedium, Usage, measure_peak,
+};

@@ -7,6 +7,7 @@ pub mod lanes;
 mod linear;
 pub mod matmul;
 mod patch;
+mod peak;
 mod rows;
 mod scratch;
 mod shared;
@@ -17,6 +18,7 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 
 pub use cache::Cache;
 pub use isa::InstructionSet;
+pub use peak::Peak;
 pub use tensor::Tensor;
 pub use weight::{Table, Weight};
 
@@ -151,8 +153,8 @@ impl Backend for CpuBackend {
         out
     }
 
-    fn scatter_features(&self, plan: &Plan, mut x: Tensor, features: &Tensor) -> Tensor {
-        rows::scatter(&plan.tokens.features, features, &mut x);
+    fn scatter_features(&self, plan: &Plan, mut x: Tensor, sources: &[&Tensor]) -> Tensor {
+        rows::scatter(&plan.tokens.features, sources, &mut x);
         x
     }
 

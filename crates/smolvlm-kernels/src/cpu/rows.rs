@@ -4,6 +4,7 @@ use rayon::prelude::*;
 
 use super::tensor::Tensor;
 use super::weight::Table;
+use crate::backend::FeatureRow;
 
 pub(super) fn embed(ids: &[u32], table: &Table, out: &mut Tensor) {
     for (row, id) in ids.iter().enumerate() {
@@ -11,9 +12,10 @@ pub(super) fn embed(ids: &[u32], table: &Table, out: &mut Tensor) {
     }
 }
 
-pub(super) fn scatter(pairs: &[(u32, u32)], from: &Tensor, to: &mut Tensor) {
-    for (row, feature) in pairs {
-        to.row_mut(*row as usize).copy_from_slice(from.row(*feature as usize));
+pub(super) fn scatter(features: &[FeatureRow], sources: &[&Tensor], to: &mut Tensor) {
+    for feature in features {
+        let source = sources[feature.source as usize].row(feature.index as usize);
+        to.row_mut(feature.row as usize).copy_from_slice(source);
     }
 }
 

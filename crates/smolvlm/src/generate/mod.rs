@@ -1,1 +1,14 @@
-//! PLACEHOLDER generate.
+//! Turns prompts into tokens: sequences, pages of keys and values, sampling, stopping, batching.
+
+mod engine;
+mod memory;
+mod options;
+mod pages;
+mod sampling;
+mod sequence;
+mod text;
+
+pub use engine::{CachePlan, Engine, Generator, Logits, Request, SequenceId, StepOutput};
+pub use options::{FinishReason, GenerateOptions, Sampling};
+pub use sampling::{Candidate, TokenLogprob};
+pub use text::{TextFilter, TextPiece};

@@ -1,5 +1,6 @@
 //! Opens files and yields RGB frames with their times. Knows codecs and nothing about models.
 
+mod fetch;
 pub mod image;
 pub mod source;
 pub mod video;

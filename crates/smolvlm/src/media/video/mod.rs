@@ -1,1 +1,139 @@
 //! Videos: stream facts, then timestamps, then frames by index.
+//!
+//! Three readers stand behind one seam, [`VideoSource`]: the embedded one (a container's packets → a codec's pictures →
+//! RGB), a folder of numbered frames, and the `ffmpeg` tool for what the first cannot read. What they report agrees with
+//! torchcodec's `VideoDecoder(seek_mode="exact")`, which the reference reads videos with
+//! (`video_utils.py: read_video_torchcodec`): frames are those shown after edit lists, in presentation order, upright.
+
+mod bytes;
+mod embedded;
+mod ffmpeg;
+mod folder;
+mod h264;
+mod mp4;
+mod picture;
+mod sniff;
+mod timeline;
+mod yuv;
+
+use super::Frame;
+use super::source::{MediaLimits, MediaSource, Opened};
+use crate::{Error, Result};
+use bytes::ByteSource;
+use sniff::Container;
+
+pub use folder::open_frames;
+
+/// What the container and stream say of a video.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StreamFacts {
+    /// What to call it in messages.
+    pub name: String,
+    /// The codec, as ffmpeg names it (`h264`), or the kind of picture in a folder (`png`).
+    pub codec: String,
+    /// The container (`mp4`, `matroska`, `folder`, …).
+    pub container: String,
+    /// Pixels across as shown: cropped and upright.
+    pub width: usize,
+    /// Pixels down as shown: cropped and upright.
+    pub height: usize,
+    /// Frames that are shown.
+    pub frame_count: usize,
+    /// Frames per second: `frame_count ÷ duration`.
+    pub average_rate: f64,
+    /// Seconds from the first frame's time to the end of the last (torchcodec's `duration_seconds`).
+    pub duration: f64,
+    /// Clockwise degrees by which the coded pictures are turned to be shown: 0, 90, 180 or 270.
+    pub rotation: u16,
+    /// Whether every frame stands within half a frame of `index ÷ average_rate` after the first.
+    pub constant_rate: bool,
+}
+
+/// An open video.
+pub trait VideoSource: Send {
+    /// What is known without decoding.
+    fn facts(&self) -> &StreamFacts;
+
+    /// Presentation time in seconds of each shown frame, in presentation order.
+    fn timestamps(&self) -> &[f64];
+
+    /// Decodes the frames with these indices (ascending, unique) and hands each to `sink` in order, one at a time.
+    ///
+    /// # Errors
+    /// `Usage` for indices out of order or range, `Input` for what cannot be decoded, and whatever `sink` returns.
+    fn read(&mut self, indices: &[usize], sink: &mut dyn FnMut(Frame) -> Result<()>) -> Result<()>;
+}
+
+/// Which reader opens a video file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum VideoReader {
+    /// The embedded reader where it can, else the `ffmpeg` tool.
+    #[default]
+    Auto,
+    /// The embedded reader or nothing.
+    Embedded,
+    /// The `ffmpeg` tool or nothing.
+    Ffmpeg,
+}
+
+/// Opens a video file, or a folder of numbered frames at 24 frames per second. Content decides, never the name.
+///
+/// # Errors
+/// `Input`: missing, empty, not a video, broken, larger than `limits`, or readable only by a tool that is not installed.
+pub fn open_video(source: &MediaSource, limits: &MediaLimits, reader: VideoReader) -> Result<Box<dyn VideoSource>> {
+    let name = source.name();
+    let opened = source.open(limits)?;
+    if let Opened::File(path) = &opened
+        && path.is_dir()
+    {
+        return open_frames(path, folder::DEFAULT_RATE, limits);
+    }
+    open_file(&name, &opened, limits, reader).map_err(|error| error.at(&name))
+}
+
+fn open_file(name: &str, opened: &Opened, limits: &MediaLimits, reader: VideoReader) -> Result<Box<dyn VideoSource>> {
+    let mut bytes = ByteSource::open(opened)?;
+    let container = sniff::container(&mut bytes)?;
+    if reader == VideoReader::Ffmpeg {
+        return ffmpeg::open(name, opened, limits);
+    }
+    match open_embedded(name, container, bytes, limits) {
+        Err(why) if reader == VideoReader::Auto => {
+            ffmpeg::open(name, opened, limits).map_err(|error| ffmpeg::explain_fallback(error, &why))
+        }
+        result => result,
+    }
+}
+
+/// The seam where a container's demuxer and a codec's decoder meet.
+fn open_embedded(
+    name: &str,
+    container: Container,
+    bytes: ByteSource,
+    limits: &MediaLimits,
+) -> Result<Box<dyn VideoSource>> {
+    let stream = match container {
+        Container::Mp4 => mp4::open(bytes)?,
+        other => {
+            return Err(Error::input(format!("{} is a container the embedded reader does not read", other.name())));
+        }
+    };
+    let decoder = match stream.codec.as_str() {
+        "h264" => h264::H264::open(&stream, limits)?,
+        other => return Err(Error::input(format!("{other} is a codec the embedded reader does not decode"))),
+    };
+    Ok(Box::new(embedded::EmbeddedVideo::new(name, stream, Box::new(decoder))?))
+}
+
+/// Refuses indices that are not ascending, unique and in range.
+fn check_indices(indices: &[usize], frame_count: usize) -> Result<()> {
+    if let Some(pair) = indices.windows(2).find(|pair| pair[0] >= pair[1]) {
+        return Err(Error::usage(format!("frame indices must ascend: {} then {}", pair[0], pair[1])));
+    }
+    match indices.last() {
+        Some(&last) if last >= frame_count => {
+            Err(Error::usage(format!("frame {last} was asked for, of a video with {frame_count} frames")))
+        }
+        _ => Ok(()),
+    }
+}

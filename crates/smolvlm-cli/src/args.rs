@@ -1,0 +1,310 @@
+//! The command line, as typed.
+
+use std::path::PathBuf;
+
+use clap::builder::styling::{AnsiColor, Styles};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+const STYLES: Styles = Styles::styled()
+    .header(AnsiColor::Green.on_default().bold())
+    .usage(AnsiColor::Green.on_default().bold())
+    .literal(AnsiColor::Cyan.on_default().bold())
+    .placeholder(AnsiColor::Cyan.on_default());
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 done, 1 our fault, 2 usage, 3 bad input, 4 bad checkpoint, 5 out of memory or budget, 6 network.";
+
+/// SmolVLM2 natively: images, several images, video and text in, text out.
+#[derive(Debug, Parser)]
+#[command(name = "smolvlm", version, styles = STYLES, after_help = EXIT_CODES, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Run(RunArgs),
+    Chat(ChatArgs),
+    Info(InfoArgs),
+    Download(DownloadArgs),
+    Trace(TraceArgs),
+    Bench(BenchArgs),
+    Completions(CompletionsArgs),
+}
+
+/// Answer one prompt, or a file of conversations.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  smolvlm run --image bee.jpg \"Can you describe this image?\"
+  smolvlm run --video clip.mp4 \"What happens in this video?\"
+  smolvlm run --image a.png --image b.png \"What differs between these two pictures?\"
+  smolvlm run --messages conversation.json --max-new-tokens 64
+  smolvlm run --model ./my-checkpoint --json \"Hello\" | jq .replies[0].text")]
+pub(crate) struct RunArgs {
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    #[command(flatten)]
+    pub(crate) media: MediaArgs,
+    #[command(flatten)]
+    pub(crate) generate: GenerateArgs,
+    /// A picture to show before the prompt: a path or URL. May be given several times.
+    #[arg(long, value_name = "F")]
+    pub(crate) image: Vec<String>,
+    /// A video to show before the prompt: a path, URL or folder of frames. May be given several times.
+    #[arg(long, value_name = "F")]
+    pub(crate) video: Vec<String>,
+    /// A system message. None is added unless given.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) system: Option<String>,
+    /// Conversations to answer instead: a JSON list of {role, content}, or a list of such lists.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["image", "video", "system", "prompt"])]
+    pub(crate) messages: Option<PathBuf>,
+    /// What to ask.
+    #[arg(required_unless_present = "messages")]
+    pub(crate) prompt: Option<String>,
+}
+
+/// Talk with the model in the terminal; attach files with /image and /video.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  smolvlm chat
+  smolvlm chat --model ./my-checkpoint --system \"Answer in one sentence.\"
+
+Inside, a line is a message. /image F and /video F attach a file to the next one; /undo takes the last exchange back;
+/reset starts over; /help lists all commands; /quit or end of input leaves.")]
+pub(crate) struct ChatArgs {
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    #[command(flatten)]
+    pub(crate) media: MediaArgs,
+    #[command(flatten)]
+    pub(crate) generate: GenerateArgs,
+    /// A system message. None is added unless given.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) system: Option<String>,
+}
+
+/// Describe a model: architecture, parameters, the memory it will need, licence and intended use.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  smolvlm info ./my-checkpoint
+  smolvlm info HuggingFaceTB/SmolVLM2-256M-Video-Instruct --json")]
+pub(crate) struct InfoArgs {
+    /// A checkpoint folder or hub id.
+    #[arg(default_value = smolvlm::DEFAULT_MODEL, value_name = "M")]
+    pub(crate) model: String,
+    /// Write JSON to standard output.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// No progress on standard error.
+    #[arg(long, short)]
+    pub(crate) quiet: bool,
+}
+
+/// Fetch a model into the standard hub cache.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  smolvlm download
+  smolvlm download HuggingFaceTB/SmolVLM2-2.2B-Instruct
+  HF_ENDPOINT=https://mirror.example HF_HOME=/data/hf smolvlm download")]
+pub(crate) struct DownloadArgs {
+    /// A hub id, owner/name or owner/name@revision.
+    #[arg(default_value = smolvlm::DEFAULT_MODEL, value_name = "M")]
+    pub(crate) model: String,
+    /// Write JSON to standard output.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// No progress on standard error.
+    #[arg(long, short)]
+    pub(crate) quiet: bool,
+}
+
+/// Write every stage's numbers of one conversation, for comparing with other implementations.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Writes safetensors: input_ids i64 [T]; pixel_values f32 [tiles, 3, S, S] in prompt order; image_features f32
+[image tokens, hidden]; logits f32 [T or 1, vocab]; generated_ids i64. The expanded prompt, frame indices and timestamps
+are metadata. The tensors of a batch are prefixed 0., 1., and so on.
+
+Example:
+  smolvlm trace --model ./my-checkpoint --messages conversation.json --out trace.safetensors")]
+pub(crate) struct TraceArgs {
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    #[command(flatten)]
+    pub(crate) media: MediaArgs,
+    /// Conversations: a JSON list of {role, content}, or a list of such lists.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) messages: PathBuf,
+    /// Where to write.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: PathBuf,
+    /// Greedy tokens to generate.
+    #[arg(long, default_value_t = 20, value_name = "N")]
+    pub(crate) max_new_tokens: usize,
+    /// Which prompt positions' logits to write.
+    #[arg(long, default_value = "all", value_name = "WHICH")]
+    pub(crate) logits: LogitsArg,
+    /// Write JSON to standard output.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogitsArg {
+    All,
+    Last,
+}
+
+/// Measure this machine: vision, prefill, decode, memory, and their share of the machine's measured peak.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  smolvlm bench --model ./my-checkpoint
+  smolvlm bench --model ./my-checkpoint --dtype f32 --threads 1 --prompt-tokens 128,1100 --json")]
+pub(crate) struct BenchArgs {
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    /// Tiles encoded in one repetition.
+    #[arg(long, default_value_t = 4, value_name = "N")]
+    pub(crate) tiles: usize,
+    /// Prompt lengths to measure prefill and decode at.
+    #[arg(long, default_value = "128,1100", value_delimiter = ',', value_name = "N,N")]
+    pub(crate) prompt_tokens: Vec<usize>,
+    /// Tokens decoded in one repetition.
+    #[arg(long, default_value_t = 32, value_name = "N")]
+    pub(crate) decode_tokens: usize,
+    /// Repetitions; the median is reported, with minimum and maximum.
+    #[arg(long, default_value_t = 3, value_name = "N")]
+    pub(crate) repeat: usize,
+    /// Write JSON to standard output.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Print a shell's completion script.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  smolvlm completions bash > ~/.local/share/bash-completion/completions/smolvlm")]
+pub(crate) struct CompletionsArgs {
+    /// Which shell.
+    pub(crate) shell: clap_complete::Shell,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Model")]
+pub(crate) struct ModelArgs {
+    /// A checkpoint folder or hub id.
+    #[arg(long, default_value = smolvlm::DEFAULT_MODEL, value_name = "M")]
+    pub(crate) model: String,
+    /// Number format of weights and cache. Default: bf16 where the processor multiplies it fast, else f32.
+    #[arg(long, value_name = "TYPE")]
+    pub(crate) dtype: Option<DtypeArg>,
+    /// Compute threads. 0: one for each core.
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub(crate) threads: usize,
+    /// Most memory for keys and values, in MiB. Default: what the machine has left.
+    #[arg(long, value_name = "MIB")]
+    pub(crate) cache_memory: Option<u64>,
+    /// Tokens computed at a time while a prompt is read. Changes no result.
+    #[arg(long, value_name = "N")]
+    pub(crate) chunk: Option<usize>,
+    /// Agree with an older release of the Python reference (see docs/compat.md).
+    #[arg(long, value_name = "RELEASE")]
+    pub(crate) compat: Option<CompatArg>,
+    /// Neither progress nor notes on standard error.
+    #[arg(long, short, conflicts_with = "verbose")]
+    pub(crate) quiet: bool,
+    /// Timings and details on standard error.
+    #[arg(long, short)]
+    pub(crate) verbose: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum DtypeArg {
+    F32,
+    Bf16,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum CompatArg {
+    #[value(name = "hf-5.23")]
+    Hf523,
+    #[value(name = "hf-5.17")]
+    Hf517,
+    #[value(name = "hf-4.57")]
+    Hf457,
+    Pil,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Images and video")]
+pub(crate) struct MediaArgs {
+    /// Show each picture as one tile instead of splitting it.
+    #[arg(long)]
+    pub(crate) no_split: bool,
+    /// Longest edge, in pixels, that pictures and frames are brought to before they are cut into tiles.
+    #[arg(long, value_name = "PIXELS")]
+    pub(crate) longest_edge: Option<usize>,
+    /// Most frames taken from a video.
+    #[arg(long, value_name = "N")]
+    pub(crate) max_frames: Option<usize>,
+    /// Frames taken from each second of video.
+    #[arg(long, value_name = "RATE")]
+    pub(crate) fps: Option<f64>,
+    /// What decodes videos.
+    #[arg(long, default_value = "auto", value_name = "READER")]
+    pub(crate) video_reader: ReaderArg,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ReaderArg {
+    Auto,
+    Embedded,
+    Ffmpeg,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Generation")]
+pub(crate) struct GenerateArgs {
+    /// Most tokens to generate, the end token included. Default: the checkpoint's, else 20 as in the reference.
+    #[arg(long, short = 'n', value_name = "N")]
+    pub(crate) max_new_tokens: Option<usize>,
+    /// Choose at random, sharper below 1, flatter above. Without it and the options below: the likeliest token.
+    #[arg(long, value_name = "T")]
+    pub(crate) temperature: Option<f32>,
+    /// Choose at random among the K likeliest (0: all).
+    #[arg(long, value_name = "K")]
+    pub(crate) top_k: Option<usize>,
+    /// Choose at random among the likeliest that together reach probability P.
+    #[arg(long, value_name = "P")]
+    pub(crate) top_p: Option<f32>,
+    /// Choose at random among tokens at least P times as likely as the likeliest.
+    #[arg(long, value_name = "P")]
+    pub(crate) min_p: Option<f32>,
+    /// Seed of the random choice. Equal seeds give equal replies.
+    #[arg(long, value_name = "N")]
+    pub(crate) seed: Option<u64>,
+    /// Make tokens that already occurred less likely (above 1).
+    #[arg(long, value_name = "R")]
+    pub(crate) repetition_penalty: Option<f32>,
+    /// End the reply before this text. May be given several times.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) stop: Vec<String>,
+    /// End the reply at this token id too. May be given several times.
+    #[arg(long, value_name = "ID")]
+    pub(crate) stop_id: Vec<u32>,
+    /// Report each token's log-probability and the N likeliest alternatives (with --json).
+    #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "0", requires = "json")]
+    pub(crate) logprobs: Option<usize>,
+    /// Write JSON to standard output, with timings and token counts.
+    #[arg(long)]
+    pub(crate) json: bool,
+}

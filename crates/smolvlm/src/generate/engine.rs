@@ -1,0 +1,326 @@
+//! Runs many sequences through one model, step by step.
+
+use std::collections::VecDeque;
+
+use smolvlm_kernels::{Backend, CacheShape, Format, PAGE_TOKENS, TileBatch, TokenBatch};
+
+use super::memory::available_bytes;
+use super::options::{FinishReason, GenerateOptions};
+use super::pages::{PagePool, pages_for};
+use super::sampling::TokenLogprob;
+use super::sequence::Sequence;
+use crate::checkpoint::ModelConfig;
+use crate::model::Model;
+use crate::{Error, Result};
+
+/// Tokens of one step, at most: enough to keep every core busy, few enough to bound memory.
+const DEFAULT_STEP_TOKENS: usize = 512;
+/// Context lengths' worth of cache where the system does not tell how much memory is left.
+const FALLBACK_CONTEXTS: usize = 16;
+
+/// Names a sequence while it runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SequenceId(pub u64);
+
+/// Which logits of the prompt are reported.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Logits {
+    /// None.
+    #[default]
+    None,
+    /// The last position's.
+    Last,
+    /// Every position's.
+    All,
+}
+
+/// A prompt to be continued.
+#[derive(Debug, Clone, Default)]
+pub struct Request {
+    /// Token ids.
+    pub ids: Vec<u32>,
+    /// Image features in the order of the prompt's image tokens, `[image tokens, hidden]`.
+    pub features: Vec<f32>,
+    /// How to choose tokens and when to stop.
+    pub options: GenerateOptions,
+    /// Which logits to report.
+    pub logits: Logits,
+}
+
+/// What one step did for one sequence.
+#[derive(Debug, Clone)]
+pub struct StepOutput {
+    /// Which sequence.
+    pub sequence: SequenceId,
+    /// Logits of prompt positions, `[positions, vocab]`, when they were asked for.
+    pub prompt_logits: Vec<f32>,
+    /// The token chosen, once the prompt is computed.
+    pub token: Option<u32>,
+    /// Its log-probability, when asked for.
+    pub logprob: Option<TokenLogprob>,
+    /// Set when the sequence has ended.
+    pub finish: Option<FinishReason>,
+}
+
+/// How large the key-value cache may grow.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct CachePlan {
+    /// Most bytes; none: what the machine has left.
+    pub bytes: Option<u64>,
+    /// Most tokens of one step; none: a default that keeps cores busy.
+    pub step_tokens: Option<usize>,
+}
+
+/// A generator over some backend: the one place of dynamic dispatch.
+pub trait Engine: Send {
+    /// The model's sizes.
+    fn config(&self) -> &ModelConfig;
+    /// Image features of tiles (`[S, S, 3]` each), `[tiles × tokens per tile, hidden]`. `pixel_values` says what each
+    /// value of each channel means.
+    ///
+    /// # Errors
+    /// When the machine fails.
+    fn encode(&mut self, tiles: &[&[u8]], pixel_values: &[[f32; 256]; 3]) -> Result<Vec<f32>>;
+    /// The vision tower's output before the connector, `[tiles × patches, vision hidden]`.
+    ///
+    /// # Errors
+    /// When the machine fails.
+    fn vision_hidden(&mut self, tiles: &[&[u8]], pixel_values: &[[f32; 256]; 3]) -> Result<Vec<f32>>;
+    /// Queues a request.
+    ///
+    /// # Errors
+    /// [`Input`](crate::ErrorKind::Input) when the prompt does not fit the context or its image tokens do not match
+    /// its features; [`Budget`](crate::ErrorKind::Budget) when its keys and values can never fit.
+    fn submit(&mut self, request: Request) -> Result<SequenceId>;
+    /// Computes one step for all sequences that have room. No output means that nothing is left to do.
+    ///
+    /// # Errors
+    /// When the machine fails.
+    fn step(&mut self) -> Result<Vec<StepOutput>>;
+    /// Forgets a sequence.
+    fn cancel(&mut self, sequence: SequenceId);
+}
+
+/// [`Engine`] over backend `B`.
+pub struct Generator<B: Backend> {
+    backend: B,
+    model: Model<B>,
+    end_ids: Vec<u32>,
+    plan: B::Plan,
+    cache: B::Cache,
+    pages: PagePool,
+    waiting: VecDeque<(SequenceId, Request)>,
+    running: Vec<Sequence<B>>,
+    next_id: u64,
+    step_tokens: usize,
+}
+
+impl<B: Backend> Generator<B> {
+    /// A generator that ends sequences at `end_ids`.
+    pub fn new(backend: B, model: Model<B>, end_ids: Vec<u32>, cache: CachePlan) -> Self {
+        let (text, format) = (&model.config().text, model.format());
+        let bytes = if format == Format::F32 { 4 } else { 2 };
+        let page_bytes = (2 * text.layers * text.kv_heads * text.head_dim * bytes * PAGE_TOKENS) as u64;
+        let fallback = (FALLBACK_CONTEXTS * pages_for(text.max_positions)) as u64;
+        let budget = cache.bytes.or_else(available_bytes).map_or(fallback, |bytes| bytes / page_bytes);
+        let shape = CacheShape {
+            layers: text.layers,
+            kv_heads: text.kv_heads,
+            head_dim: text.head_dim,
+            pages: usize::try_from(budget).unwrap_or(usize::MAX).min(1 << 20),
+            format,
+        };
+        Self {
+            plan: backend.plan(),
+            cache: backend.cache(shape),
+            pages: PagePool::new(shape.pages),
+            backend,
+            model,
+            end_ids,
+            waiting: VecDeque::new(),
+            running: Vec::new(),
+            next_id: 0,
+            step_tokens: cache.step_tokens.unwrap_or(DEFAULT_STEP_TOKENS).max(1),
+        }
+    }
+
+    /// Tokens a request may come to hold in the cache. The last token is never fed back, so it needs no place.
+    fn reserved_tokens(&self, request: &Request) -> usize {
+        let most = request.ids.len().saturating_add(request.options.max_new_tokens - 1);
+        most.min(self.model.config().text.max_positions)
+    }
+
+    /// Starts waiting requests, first come first served, while pages last.
+    fn admit(&mut self) {
+        while let Some((_, request)) = self.waiting.front() {
+            let Some(pages) = self.pages.take(self.reserved_tokens(request)) else { return };
+            let Some((id, request)) = self.waiting.pop_front() else { return };
+            let config = self.model.config();
+            let (image_token, max_positions) = (config.image_token_id, config.text.max_positions);
+            let sequence =
+                Sequence::new(id, &self.backend, request, pages, &self.end_ids, image_token, max_positions);
+            self.running.push(sequence);
+        }
+    }
+
+    /// How many tokens each running sequence computes in this step: one each for those past their prompt, the rest of
+    /// the step for prompts, first come first served.
+    fn shares(&self) -> Vec<usize> {
+        let decoding = self.running.iter().filter(|sequence| !sequence.in_prompt()).count();
+        let mut left = self.step_tokens.saturating_sub(decoding).max(1);
+        let share = |sequence: &Sequence<B>| {
+            if !sequence.in_prompt() {
+                return 1;
+            }
+            let share = sequence.pending().min(left);
+            left -= share;
+            share
+        };
+        self.running.iter().map(share).collect()
+    }
+
+    /// The step's inputs, and for each sequence the number of logit rows it gets.
+    fn batch(&self, shares: &[usize]) -> (TokenBatch, Vec<usize>) {
+        let mut batch = TokenBatch::default();
+        let mut logit_rows = Vec::new();
+        let mut sources = 0;
+        for (sequence, share) in self.running.iter().zip(shares) {
+            let first = batch.ids.len();
+            let (ids, segment) = sequence.segment(first, *share);
+            batch.ids.extend_from_slice(ids);
+            if *share > 0 {
+                batch.segments.push(segment);
+            }
+            batch.features.extend(sequence.feature_rows(first, *share, sources));
+            sources += u32::from(sequence.features().is_some());
+            let wanted = if sequence.in_prompt() && sequence.logits == Logits::All {
+                *share
+            } else {
+                usize::from(*share > 0 && *share == sequence.pending())
+            };
+            batch.outputs.extend((first + share - wanted..first + share).map(|row| row as u32));
+            logit_rows.push(wanted);
+        }
+        (batch, logit_rows)
+    }
+
+    /// What a sequence makes of its logits.
+    fn settle(sequence: &mut Sequence<B>, share: usize, logits: &[f32], vocab: usize) -> StepOutput {
+        let (in_prompt, complete) = (sequence.in_prompt(), share == sequence.pending());
+        sequence.advance(share);
+        let prompt_logits = match sequence.logits {
+            Logits::All if in_prompt => logits.to_vec(),
+            Logits::Last if in_prompt && complete => logits.to_vec(),
+            _ => Vec::new(),
+        };
+        let mut output =
+            StepOutput { sequence: sequence.id, prompt_logits, token: None, logprob: None, finish: None };
+        if complete && share > 0 {
+            let (id, logprob) = sequence.sampler.choose(&logits[logits.len() - vocab..]);
+            output.token = Some(id);
+            output.logprob = logprob;
+            output.finish = sequence.push(id);
+        }
+        output
+    }
+
+    fn release(&mut self, sequence: Sequence<B>) {
+        self.backend.release_pages(&mut self.cache, &sequence.pages);
+        self.pages.give_back(sequence.pages);
+    }
+}
+
+impl<B: Backend> Engine for Generator<B> {
+    fn config(&self) -> &ModelConfig {
+        self.model.config()
+    }
+
+    fn encode(&mut self, tiles: &[&[u8]], pixel_values: &[[f32; 256]; 3]) -> Result<Vec<f32>> {
+        let batch = TileBatch { size: self.model.config().vision.image_size, tiles, pixel_values };
+        let features = self.model.image_features(&self.backend, &mut self.plan, batch)?;
+        Ok(self.backend.download(&features))
+    }
+
+    fn vision_hidden(&mut self, tiles: &[&[u8]], pixel_values: &[[f32; 256]; 3]) -> Result<Vec<f32>> {
+        let batch = TileBatch { size: self.model.config().vision.image_size, tiles, pixel_values };
+        let hidden = self.model.vision_hidden(&self.backend, &mut self.plan, batch)?;
+        Ok(self.backend.download(&hidden))
+    }
+
+    fn submit(&mut self, request: Request) -> Result<SequenceId> {
+        request.options.validate()?;
+        check_prompt(&request, self.model.config())?;
+        let tokens = self.reserved_tokens(&request);
+        if pages_for(tokens) > self.pages.capacity() {
+            return Err(Error::budget(format!(
+                "the request needs a key-value cache of {tokens} tokens; the memory budget holds {}",
+                self.pages.capacity() * PAGE_TOKENS
+            )));
+        }
+        let id = SequenceId(self.next_id);
+        self.next_id += 1;
+        self.waiting.push_back((id, request));
+        Ok(id)
+    }
+
+    fn step(&mut self) -> Result<Vec<StepOutput>> {
+        self.admit();
+        if self.running.is_empty() {
+            return Ok(Vec::new());
+        }
+        let shares = self.shares();
+        let (batch, logit_rows) = self.batch(&shares);
+        self.backend.fill_tokens(&mut self.plan, &batch);
+        let features: Vec<&B::Tensor> = self.running.iter().filter_map(Sequence::features).collect();
+        let text = self.model.text();
+        let logits = text
+            .forward(&self.backend, &self.plan, &mut self.cache, &features)
+            .map_err(|error| Error::internal(error.message))?;
+        drop(features);
+        let logits = self.backend.download(&logits);
+        let vocab = self.model.config().text.vocab;
+        let mut outputs = Vec::new();
+        let mut rest = logits.as_slice();
+        for ((sequence, share), rows) in self.running.iter_mut().zip(shares).zip(logit_rows) {
+            let (own, others) = rest.split_at(rows * vocab);
+            rest = others;
+            outputs.push(Self::settle(sequence, share, own, vocab));
+        }
+        let ended = |output: &StepOutput| output.finish.is_some();
+        for output in outputs.iter().filter(|output| ended(output)) {
+            self.cancel(output.sequence);
+        }
+        Ok(outputs)
+    }
+
+    fn cancel(&mut self, sequence: SequenceId) {
+        self.waiting.retain(|(id, _)| *id != sequence);
+        if let Some(i) = self.running.iter().position(|running| running.id == sequence) {
+            let sequence = self.running.remove(i);
+            self.release(sequence);
+        }
+    }
+}
+
+/// Whether a prompt can be computed at all.
+fn check_prompt(request: &Request, config: &ModelConfig) -> Result<()> {
+    let (length, context) = (request.ids.len(), config.text.max_positions);
+    if length == 0 {
+        return Err(Error::input("the prompt is empty"));
+    }
+    if length > context {
+        return Err(Error::input(format!(
+            "the prompt has {length} tokens; the model's context holds {context}. Use fewer or smaller images, fewer \
+             frames, or less text"
+        )));
+    }
+    if let Some(id) = request.ids.iter().find(|id| **id as usize >= config.text.vocab) {
+        return Err(Error::input(format!("token id {id} is outside the vocabulary of {}", config.text.vocab)));
+    }
+    let image_tokens = request.ids.iter().filter(|id| **id == config.image_token_id).count();
+    let features = request.features.len() / config.text.hidden;
+    if image_tokens != features {
+        return Err(Error::input(format!("the prompt shows {image_tokens} image tokens, the images give {features}")));
+    }
+    Ok(())
+}

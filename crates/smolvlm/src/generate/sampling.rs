@@ -1,0 +1,224 @@
+//! From logits to a token (`generation/logits_process.py`).
+
+use std::collections::HashSet;
+
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use super::options::{GenerateOptions, Sampling};
+
+/// A token and its natural-log probability under the model, before any sampling rule.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Candidate {
+    /// The token.
+    pub id: u32,
+    /// Natural logarithm of its probability.
+    pub logprob: f32,
+}
+
+/// What was chosen, and what else was likely.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TokenLogprob {
+    /// The chosen token.
+    pub chosen: Candidate,
+    /// The likeliest tokens, likeliest first.
+    pub top: Vec<Candidate>,
+}
+
+/// Chooses one sequence's tokens.
+pub(super) struct Sampler {
+    sampling: Option<Sampling>,
+    penalty: f32,
+    seen: HashSet<u32>,
+    logprobs: Option<usize>,
+    rng: ChaCha8Rng,
+}
+
+impl Sampler {
+    pub(super) fn new(options: &GenerateOptions, prompt: &[u32]) -> Self {
+        let seed = options.sampling.as_ref().map_or(0, |sampling| sampling.seed);
+        Self {
+            sampling: options.sampling.clone(),
+            penalty: options.repetition_penalty,
+            seen: prompt.iter().copied().collect(),
+            logprobs: options.logprobs,
+            rng: ChaCha8Rng::seed_from_u64(seed),
+        }
+    }
+
+    /// Chooses a token and, if asked for, its log-probability.
+    pub(super) fn choose(&mut self, logits: &[f32]) -> (u32, Option<TokenLogprob>) {
+        let mut scores = logits.to_vec();
+        if self.penalty != 1.0 {
+            penalize(&mut scores, &self.seen, self.penalty);
+        }
+        let id = match &self.sampling {
+            None => argmax(&scores),
+            Some(sampling) => draw(&candidates(scores, sampling), self.rng.random()),
+        };
+        self.seen.insert(id);
+        (id, self.logprobs.map(|count| logprob_of(logits, id, count)))
+    }
+}
+
+/// The lowest index of the largest number.
+fn argmax(scores: &[f32]) -> u32 {
+    let mut best = 0;
+    for (i, score) in scores.iter().enumerate() {
+        if *score > scores[best] {
+            best = i;
+        }
+    }
+    best as u32
+}
+
+/// `RepetitionPenaltyLogitsProcessor`: once per id, whatever its count.
+fn penalize(scores: &mut [f32], seen: &HashSet<u32>, penalty: f32) {
+    for id in seen {
+        if let Some(score) = scores.get_mut(*id as usize) {
+            *score = if *score < 0.0 { *score * penalty } else { *score / penalty };
+        }
+    }
+}
+
+/// The tokens that survive the rules with their probabilities, likeliest first; equal ones by id.
+pub(super) fn candidates(scores: Vec<f32>, sampling: &Sampling) -> Vec<(u32, f32)> {
+    let scores = scores.into_iter().map(|score| score / sampling.temperature);
+    let mut kept: Vec<(u32, f32)> = (0..).zip(scores).collect();
+    keep_top_k(&mut kept, sampling.top_k);
+    kept.sort_unstable_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+    keep_top_p(&mut kept, sampling.top_p);
+    keep_min_p(&mut kept, sampling.min_p);
+    softmax(&kept)
+}
+
+/// `TopKLogitsWarper`: scores below the k-th largest go.
+fn keep_top_k(kept: &mut Vec<(u32, f32)>, k: usize) {
+    if k == 0 || k >= kept.len() {
+        return;
+    }
+    let (_, threshold, _) = kept.select_nth_unstable_by(k - 1, |a, b| b.1.total_cmp(&a.1));
+    let threshold = threshold.1;
+    kept.retain(|(_, score)| *score >= threshold);
+}
+
+/// `TopPLogitsWarper`: walking up from the unlikeliest, tokens go while their sum is at most 1 − p; one always stays.
+fn keep_top_p(kept: &mut Vec<(u32, f32)>, p: f32) {
+    if p >= 1.0 {
+        return;
+    }
+    let mut sum = 0.0;
+    let probabilities = softmax(kept);
+    let gone = probabilities.iter().rev().take_while(|(_, probability)| {
+        sum += probability;
+        sum <= 1.0 - p
+    });
+    let gone = gone.count().min(kept.len() - 1);
+    kept.truncate(kept.len() - gone);
+}
+
+/// `MinPLogitsWarper`: tokens less than `min_p` times as likely as the likeliest go.
+fn keep_min_p(kept: &mut Vec<(u32, f32)>, min_p: f32) {
+    if min_p <= 0.0 {
+        return;
+    }
+    let probabilities = softmax(kept);
+    let threshold = min_p * probabilities[0].1;
+    let stay = probabilities.iter().take_while(|(_, probability)| *probability >= threshold).count();
+    kept.truncate(stay.max(1));
+}
+
+/// Probabilities of scores that come largest first.
+fn softmax(scores: &[(u32, f32)]) -> Vec<(u32, f32)> {
+    let max = scores[0].1;
+    let weights: Vec<f32> = scores.iter().map(|(_, score)| (score - max).exp()).collect();
+    // Summed from the smallest, so that a long tail is not lost.
+    let total: f32 = weights.iter().rev().sum();
+    scores.iter().zip(weights).map(|((id, _), weight)| (*id, weight / total)).collect()
+}
+
+/// The token at which the running sum of probabilities passes `uniform` (in [0, 1)).
+fn draw(probabilities: &[(u32, f32)], uniform: f64) -> u32 {
+    let mut sum = 0.0;
+    for (id, probability) in probabilities {
+        sum += f64::from(*probability);
+        if uniform < sum {
+            return *id;
+        }
+    }
+    probabilities[probabilities.len() - 1].0
+}
+
+fn logprob_of(logits: &[f32], id: u32, count: usize) -> TokenLogprob {
+    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let total: f64 = logits.iter().map(|logit| f64::from(logit - max).exp()).sum();
+    let log_total = total.ln() as f32 + max;
+    let candidate = |id: u32| Candidate { id, logprob: logits[id as usize] - log_total };
+    let mut order: Vec<u32> = (0..logits.len() as u32).collect();
+    let by_logit = |a: &u32, b: &u32| logits[*b as usize].total_cmp(&logits[*a as usize]).then(a.cmp(b));
+    let count = count.min(order.len());
+    if count > 0 {
+        order.select_nth_unstable_by(count - 1, by_logit);
+    }
+    order.truncate(count);
+    order.sort_unstable_by(by_logit);
+    TokenLogprob { chosen: candidate(id), top: order.into_iter().map(candidate).collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sampler(options: &GenerateOptions) -> Sampler {
+        Sampler::new(options, &[1])
+    }
+
+    #[test]
+    fn greedy_takes_the_first_of_equal_logits() {
+        let (id, _) = sampler(&GenerateOptions::default()).choose(&[0.0, 2.0, 2.0]);
+        assert_eq!(id, 1);
+    }
+
+    #[test]
+    fn the_penalty_divides_positive_and_multiplies_negative_logits_of_seen_ids_once() {
+        let mut scores = vec![2.0, 2.0, -2.0, 1.0];
+        penalize(&mut scores, &HashSet::from([1, 2, 99]), 2.0);
+        assert_eq!(scores, [2.0, 1.0, -4.0, 1.0]);
+    }
+
+    #[test]
+    fn equal_seeds_give_equal_draws_and_other_seeds_other_draws() {
+        let logits: Vec<f32> = (0..100).map(|i| (i % 7) as f32).collect();
+        let run = |seed| {
+            let options = GenerateOptions::default().sampling(Sampling { seed, ..Sampling::default() });
+            let mut sampler = sampler(&options);
+            (0..20).map(|_| sampler.choose(&logits).0).collect::<Vec<_>>()
+        };
+        assert_eq!(run(3), run(3));
+        assert_ne!(run(3), run(4));
+    }
+
+    #[test]
+    fn draws_follow_the_probabilities() {
+        let logits = [0.0_f32, 1.0, 2.0];
+        let options = GenerateOptions::default().sampling(Sampling { seed: 11, ..Sampling::default() });
+        let mut sampler = sampler(&options);
+        let draws = 20_000;
+        let mut counts = [0.0; 3];
+        (0..draws).for_each(|_| counts[sampler.choose(&logits).0 as usize] += 1.0 / f64::from(draws));
+        for (count, (_, probability)) in counts.iter().rev().zip(softmax(&[(2, 2.0), (1, 1.0), (0, 0.0)])) {
+            // Three standard deviations of a frequency over 20,000 draws are at most 0.011.
+            assert!((count - f64::from(probability)).abs() < 0.011, "{counts:?}");
+        }
+    }
+
+    #[test]
+    fn logprobs_are_of_the_model_and_sum_to_one() {
+        let options = GenerateOptions { logprobs: Some(3), repetition_penalty: 5.0, ..GenerateOptions::default() };
+        let (id, logprob) = sampler(&options).choose(&[1.0, 1.5, 0.0]);
+        let logprob = logprob.expect("asked for");
+        assert_eq!((id, logprob.top[0].id), (0, 1));
+        let sum: f32 = logprob.top.iter().map(|candidate| candidate.logprob.exp()).sum();
+        assert!((sum - 1.0).abs() < 1e-6);
+    }
+}

@@ -1,0 +1,113 @@
+//! One request on its way through the model.
+
+use smolvlm_kernels::{Backend, FeatureRow, Segment};
+
+use super::options::{FinishReason, GenerateOptions};
+use super::pages::pages_for;
+use super::sampling::Sampler;
+use super::{Logits, Request, SequenceId};
+
+/// A sequence with its pages: the prompt is computed in chunks, then one token a step.
+pub(super) struct Sequence<B: Backend> {
+    pub(super) id: SequenceId,
+    /// Prompt, then what was generated.
+    ids: Vec<u32>,
+    prompt: usize,
+    /// Tokens whose keys and values are in the cache.
+    cached: usize,
+    pub(super) pages: Vec<u32>,
+    /// Image features with the prompt positions that show them, ascending.
+    features: Option<(B::Tensor, Vec<usize>)>,
+    pub(super) sampler: Sampler,
+    options: GenerateOptions,
+    end_ids: Vec<u32>,
+    max_positions: usize,
+    pub(super) logits: Logits,
+}
+
+impl<B: Backend> Sequence<B> {
+    pub(super) fn new(
+        id: SequenceId,
+        backend: &B,
+        request: Request,
+        pages: Vec<u32>,
+        end_ids: &[u32],
+        image_token: u32,
+        max_positions: usize,
+    ) -> Self {
+        let positions: Vec<usize> = (0..).zip(&request.ids).filter(|(_, id)| **id == image_token).map(|(i, _)| i).collect();
+        let features = (!positions.is_empty()).then(|| {
+            let width = request.features.len() / positions.len();
+            (backend.upload(positions.len(), width, &request.features), positions)
+        });
+        let mut end_ids = if request.options.ignore_end { Vec::new() } else { end_ids.to_vec() };
+        end_ids.extend(&request.options.stop_ids);
+        Self {
+            id,
+            sampler: Sampler::new(&request.options, &request.ids),
+            prompt: request.ids.len(),
+            ids: request.ids,
+            cached: 0,
+            pages,
+            features,
+            options: request.options,
+            end_ids,
+            max_positions,
+            logits: request.logits,
+        }
+    }
+
+    /// Tokens still to be computed before the next one can be chosen.
+    pub(super) fn pending(&self) -> usize {
+        self.ids.len() - self.cached
+    }
+
+    /// Whether the prompt is not computed yet.
+    pub(super) fn in_prompt(&self) -> bool {
+        self.cached < self.prompt
+    }
+
+    /// The features, while the prompt needs them.
+    pub(super) fn features(&self) -> Option<&B::Tensor> {
+        self.features.as_ref().map(|(tensor, _)| tensor)
+    }
+
+    /// Ids of the next `count` tokens and where they stand; the step's rows begin at `row`.
+    pub(super) fn segment(&self, row: usize, count: usize) -> (&[u32], Segment) {
+        let pages = self.pages[..pages_for(self.cached + count)].to_vec();
+        (&self.ids[self.cached..self.cached + count], Segment { rows: row..row + count, start: self.cached, pages })
+    }
+
+    /// Which of the next `count` tokens show image features; `source` is this sequence's place among the step's
+    /// feature matrices.
+    pub(super) fn feature_rows(&self, row: usize, count: usize, source: u32) -> Vec<FeatureRow> {
+        let Some((_, positions)) = &self.features else { return Vec::new() };
+        let first = positions.partition_point(|position| *position < self.cached);
+        let last = positions.partition_point(|position| *position < self.cached + count);
+        let place = |i: usize| (row + positions[i] - self.cached) as u32;
+        (first..last).map(|i| FeatureRow { row: place(i), source, index: i as u32 }).collect()
+    }
+
+    /// `count` more tokens are in the cache.
+    pub(super) fn advance(&mut self, count: usize) {
+        self.cached += count;
+        if !self.in_prompt() {
+            self.features = None;
+        }
+    }
+
+    /// Adds a chosen token and says whether the sequence ends with it.
+    pub(super) fn push(&mut self, id: u32) -> Option<FinishReason> {
+        self.ids.push(id);
+        let generated = self.ids.len() - self.prompt;
+        if self.end_ids.contains(&id) {
+            Some(FinishReason::EndToken)
+        } else if generated >= self.options.max_new_tokens {
+            Some(FinishReason::Length)
+        } else if self.ids.len() >= self.max_positions {
+            Some(FinishReason::Context)
+        } else {
+            None
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! H.264 in length-prefixed samples (ISO/IEC 14496-15), decoded by the crate `rust_h264`.
+
+mod nal;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use rust_h264::decoder::{ChromaFormat, Decoder as Inner, Frame as Decoded};
+use rust_h264::nal::{NalUnit, NalUnitType, SpsInfo, parse_avcc, parse_avcc_config, parse_sps_info};
+
+use super::embedded::{Access, Decoder};
+use super::mp4::EncodedStream;
+use super::picture::{Chroma, Colour, Picture};
+use crate::media::source::MediaLimits;
+use crate::{Error, Result};
+
+/// Macroblocks of one picture, and of all reference pictures together, at level 6.2, the highest (table A-1).
+const MAX_PICTURE_MACROBLOCKS: u64 = 139_264;
+const MAX_REFERENCE_MACROBLOCKS: u64 = 696_320;
+
+/// A decoder that takes one sample and gives its picture at once, in decode order.
+pub(super) struct H264 {
+    /// `avcC`'s payload.
+    config: Vec<u8>,
+    length_size: usize,
+    inner: Inner,
+    /// The latest parameter set's.
+    colour: Colour,
+    container_colour: Option<Colour>,
+    size: (usize, usize),
+    max_pixels: u64,
+}
+
+impl H264 {
+    /// A decoder for a stream, its parameter sets read and checked. Without out-of-band sets, the first sample's count.
+    pub(super) fn open(stream: &EncodedStream, limits: &MediaLimits) -> Result<Self> {
+        let config = parse_avcc_config(&stream.config)
+            .map_err(|error| Error::input(format!("its H.264 configuration is broken: {error}")))?;
+        let mut this = Self {
+            length_size: config.length_size,
+            config: stream.config.clone(),
+            inner: Inner::new(),
+            colour: Colour { matrix: Colour::UNSPECIFIED, full_range: false },
+            container_colour: stream.colour,
+            size: (0, 0),
+            max_pixels: limits.pixels,
+        };
+        this.restart()?;
+        Ok(this)
+    }
+
+    /// Refuses what the decoder cannot decode or what no level allows, and notes size and colour.
+    fn check_parameters(&mut self, info: &SpsInfo) -> Result<()> {
+        let unsupported = |what: String| Err(Error::input(format!("H.264 with {what} is not decoded here")));
+        if info.chroma_format > 2 {
+            return unsupported("4:4:4 chroma".to_owned());
+        }
+        let (luma, chroma) = (info.bit_depth_luma, info.bit_depth_chroma);
+        if !matches!(luma, 8 | 10) || (chroma != luma && info.chroma_format != 0) {
+            return unsupported(format!("{luma} bits of luma and {chroma} of chroma"));
+        }
+        let pixels = u64::from(info.coded_width) * u64::from(info.coded_height);
+        let macroblocks = pixels / 256;
+        let references = macroblocks * u64::from(info.reference_frames);
+        if macroblocks > MAX_PICTURE_MACROBLOCKS || references > MAX_REFERENCE_MACROBLOCKS || info.reference_frames > 16
+        {
+            let (width, height, frames) = (info.coded_width, info.coded_height, info.reference_frames);
+            return unsupported(format!("{width}×{height} pixels and {frames} reference frames, above every level,"));
+        }
+        if pixels > self.max_pixels || info.width == 0 || info.height == 0 {
+            let (width, height, limit) = (info.width, info.height, self.max_pixels);
+            return Err(Error::input(format!("frames of {width}×{height} pixels are outside 1 to {limit} pixels")));
+        }
+        self.size = (info.width as usize, info.height as usize);
+        // The stream's own word goes first (libavcodec/h264_slice.c: get_pixel_format, init_dimensions).
+        let container = self.container_colour;
+        let from_container = |colour: Colour| colour.matrix;
+        self.colour = Colour {
+            matrix: if info.matrix == Colour::UNSPECIFIED {
+                container.map_or(Colour::UNSPECIFIED, from_container)
+            } else {
+                info.matrix
+            },
+            full_range: info.full_range || container.is_some_and(|colour| colour.full_range),
+        };
+        Ok(())
+    }
+
+    fn feed(&mut self, unit: &NalUnit<'_>) -> Result<()> {
+        if unit.nal_unit_type == NalUnitType::Sps {
+            let info = guarded(|| parse_sps_info(unit))?.map_err(broken)?;
+            self.check_parameters(&info)?;
+        }
+        let decoded = guarded(|| self.inner.decode_nal(unit))?;
+        decoded.map(|_| ()).map_err(broken)
+    }
+}
+
+impl Decoder for H264 {
+    fn size(&self) -> (usize, usize) {
+        self.size
+    }
+
+    fn access(&self, sample: &[u8]) -> Access {
+        nal::access(sample, self.length_size)
+    }
+
+    fn restart(&mut self) -> Result<()> {
+        self.inner = Inner::new();
+        let bytes = std::mem::take(&mut self.config);
+        let result = parse_avcc_config(&bytes)
+            .map_err(|error| Error::input(format!("its H.264 configuration is broken: {error}")))
+            .and_then(|config| config.sps_nals.iter().chain(&config.pps_nals).try_for_each(|unit| self.feed(unit)));
+        self.config = bytes;
+        result
+    }
+
+    fn decode(&mut self, sample: &[u8]) -> Result<Option<Picture>> {
+        let units = guarded(|| parse_avcc(sample, self.length_size))?;
+        units.iter().try_for_each(|unit| self.feed(unit))?;
+        // Samples are whole access units, so nothing can still be missing from the picture.
+        let decoded = guarded(|| self.inner.flush())?;
+        decoded.map(|frame| picture(frame, self.colour)).transpose()
+    }
+}
+
+/// Runs a call into the decoder, whose panics on damaged input become errors.
+fn guarded<T>(call: impl FnOnce() -> T) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(call))
+        .map_err(|_| Error::input("the H.264 data is broken: the decoder gave up on it"))
+}
+
+fn broken(error: rust_h264::error::DecodeError) -> Error {
+    Error::input(format!("the H.264 data is broken or of a kind not decoded here: {error}")).caused_by(error)
+}
+
+/// The decoder's frame with 8-bit samples.
+fn picture(frame: Decoded, colour: Colour) -> Result<Picture> {
+    let (width, height) = (frame.width as usize, frame.height as usize);
+    let chroma = match frame.chroma_format {
+        ChromaFormat::Yuv420 => Chroma::Yuv420,
+        ChromaFormat::Yuv422 => Chroma::Yuv422,
+    };
+    let chroma_height = if chroma == Chroma::Yuv420 { height.div_ceil(2) } else { height };
+    let chroma_len = width.div_ceil(2) * chroma_height;
+    let eight = |plane: Vec<u8>| if frame.bit_depth > 8 { to_8_bits(&plane) } else { plane };
+    let (y, mut u, mut v) = (eight(frame.y), eight(frame.u), eight(frame.v));
+    // Only monochrome pictures can be odd in size, and their chroma is grey throughout.
+    u.resize(chroma_len, 128);
+    v.resize(chroma_len, 128);
+    if width == 0 || y.len() != width * height {
+        return Err(Error::input(format!("the H.264 decoder gave {} samples for {width}×{height}", y.len())));
+    }
+    Ok(Picture { width, height, y, u, v, chroma, colour })
+}
+
+/// 10-bit samples, two bytes each, rounded to 8 bits.
+fn to_8_bits(plane: &[u8]) -> Vec<u8> {
+    let round = |pair: &[u8]| ((u16::from_le_bytes([pair[0], pair[1]]) + 2) >> 2).min(255) as u8;
+    plane.chunks_exact(2).map(round).collect()
+}

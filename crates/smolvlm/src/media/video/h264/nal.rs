@@ -1,0 +1,111 @@
+//! What the headers of a sample's NAL units tell without decoding it.
+
+use super::super::embedded::Access;
+
+const SLICE: u8 = 1;
+const SLICE_IDR: u8 = 5;
+const SEI: u8 = 6;
+/// `payloadType` of the recovery point message (D.1.8).
+const RECOVERY_POINT: usize = 6;
+
+/// What decoding may do at, or without, this sample.
+pub(super) fn access(sample: &[u8], length_size: usize) -> Access {
+    let mut kinds = Kinds::default();
+    Units { rest: sample, length_size }.for_each(|unit| kinds.note(unit));
+    kinds.access()
+}
+
+#[derive(Default)]
+struct Kinds {
+    idr: bool,
+    recovers: bool,
+    referenced: bool,
+}
+
+impl Kinds {
+    fn note(&mut self, unit: &[u8]) {
+        let Some((&header, payload)) = unit.split_first() else { return };
+        match header & 0x1F {
+            SLICE_IDR => self.idr = true,
+            SLICE..SLICE_IDR => self.referenced |= header & 0x60 != 0,
+            SEI => self.recovers |= is_recovery_point(payload),
+            // Parameter sets must not be skipped.
+            7 | 8 => self.referenced = true,
+            _ => {}
+        }
+    }
+
+    fn access(&self) -> Access {
+        match self {
+            Self { idr: true, .. } => Access::Independent,
+            Self { recovers: true, .. } => Access::Recovery,
+            Self { referenced: true, .. } => Access::Dependent,
+            _ => Access::Disposable,
+        }
+    }
+}
+
+/// Whether an SEI holds a recovery point with `recovery_frame_cnt` 0: all is right from this picture on, in output order.
+fn is_recovery_point(mut payload: &[u8]) -> bool {
+    while let Some((kind, rest)) = extended(payload)
+        && let Some((size, rest)) = extended(rest)
+    {
+        if kind == RECOVERY_POINT {
+            // Exp-Golomb 0 is the single bit 1. Emulation prevention cannot precede it within the message.
+            return rest.first().is_some_and(|byte| byte & 0x80 != 0);
+        }
+        payload = rest.get(size..).unwrap_or_default();
+    }
+    false
+}
+
+/// A number coded as bytes of 255 and a last one below.
+fn extended(bytes: &[u8]) -> Option<(usize, &[u8])> {
+    let full = bytes.iter().take_while(|&&byte| byte == 255).count();
+    let (&last, rest) = bytes.get(full..)?.split_first()?;
+    Some((full * 255 + usize::from(last), rest))
+}
+
+/// The NAL units of a sample; a cut-off one ends it.
+struct Units<'a> {
+    rest: &'a [u8],
+    length_size: usize,
+}
+
+impl<'a> Iterator for Units<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        let (length, rest) = self.rest.split_at_checked(self.length_size)?;
+        let length = length.iter().fold(0, |value, &byte| value << 8 | usize::from(byte));
+        let (unit, rest) = rest.split_at_checked(length)?;
+        self.rest = rest;
+        Some(unit)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample(units: &[&[u8]]) -> Vec<u8> {
+        units.iter().flat_map(|unit| [&(unit.len() as u32).to_be_bytes()[..], unit].concat()).collect()
+    }
+
+    #[test]
+    fn headers_tell_where_decoding_can_start() {
+        let access = |units: &[&[u8]]| super::access(&sample(units), 4);
+        assert_eq!(access(&[&[0x67, 1], &[0x65, 1]]), Access::Independent);
+        assert_eq!(access(&[&[0x06, 6, 1, 0xC4, 0x80], &[0x41, 1]]), Access::Recovery);
+        assert_eq!(access(&[&[0x06, 6, 1, 0x24, 0x80], &[0x41, 1]]), Access::Dependent);
+        assert_eq!(access(&[&[0x41, 1]]), Access::Dependent);
+        assert_eq!(access(&[&[0x01, 1]]), Access::Disposable);
+    }
+
+    #[test]
+    fn a_recovery_point_is_found_behind_other_messages() {
+        assert!(is_recovery_point(&[5, 2, 9, 9, 6, 1, 0x80]));
+        assert!(!is_recovery_point(&[5, 200, 9, 9, 6, 1, 0x80]));
+        assert!(!is_recovery_point(&[255, 255]));
+    }
+}

@@ -1,0 +1,106 @@
+//! YUV → RGB, equal to swscale's unscaled converter on x86: chroma samples replicated, 16-bit fixed point with floors
+//! (`libswscale/yuv2rgb.c: ff_yuv2rgb_c_init_tables`; the coefficients are `sws_getCoefficients`').
+
+use super::picture::{Chroma, Colour, Picture};
+use crate::media::Image;
+
+/// What one unit of V adds to red, U to blue, U and V to green; in 1/65536.
+struct Matrix {
+    v_red: i32,
+    u_blue: i32,
+    u_green: i32,
+    v_green: i32,
+}
+
+impl Matrix {
+    const fn new(v_red: i32, u_blue: i32, u_green: i32, v_green: i32) -> Self {
+        Self { v_red, u_blue, u_green: -u_green, v_green: -v_green }
+    }
+
+    /// By H.273's `MatrixCoefficients`; what is not in swscale's table counts as BT.601, as there.
+    fn of(matrix: u8) -> Self {
+        match matrix {
+            0 | 1 => Self::new(117_489, 138_438, 13_975, 34_925),
+            4 => Self::new(104_448, 132_798, 24_759, 53_109),
+            7 => Self::new(117_579, 136_230, 16_907, 35_559),
+            9 | 10 => Self::new(110_013, 140_363, 12_277, 42_626),
+            _ => Self::new(104_597, 132_201, 25_675, 53_279),
+        }
+    }
+}
+
+/// A coefficient in the converter's 3.13 format.
+fn fixed(coefficient: i32) -> i32 {
+    ((i64::from(coefficient) * 8192 + 32768) >> 16) as i32
+}
+
+/// The converter of one colour space.
+struct Converter {
+    luma: i32,
+    luma_offset: i32,
+    v_red: i32,
+    u_blue: i32,
+    u_green: i32,
+    v_green: i32,
+}
+
+impl Converter {
+    fn new(colour: Colour) -> Self {
+        let matrix = Matrix::of(colour.matrix);
+        // Chroma spans 224 steps in limited range, 255 in full.
+        let chroma = |c: i32| fixed(if colour.full_range { (i64::from(c) * 224 / 255) as i32 } else { c });
+        let (luma, luma_offset) = if colour.full_range { (65_536, 0) } else { (65_536 * 255 / 219, 16) };
+        Self {
+            luma: fixed(luma),
+            luma_offset,
+            v_red: chroma(matrix.v_red),
+            u_blue: chroma(matrix.u_blue),
+            u_green: chroma(matrix.u_green),
+            v_green: chroma(matrix.v_green),
+        }
+    }
+
+    /// What a chroma sample adds to red, green and blue.
+    fn chroma(&self, u: u8, v: u8) -> [i32; 3] {
+        let (u, v) = (8 * i32::from(u) - 1024, 8 * i32::from(v) - 1024);
+        let green = ((u * self.u_green) >> 16) + ((v * self.v_green) >> 16);
+        [(v * self.v_red) >> 16, green, (u * self.u_blue) >> 16]
+    }
+
+    fn pixel(&self, y: u8, [red, green, blue]: [i32; 3]) -> [u8; 3] {
+        let luma = (8 * (i32::from(y) - self.luma_offset) * self.luma) >> 16;
+        [red, green, blue].map(|chroma| (luma + chroma).clamp(0, 255) as u8)
+    }
+
+    /// One row; `u` and `v` hold half as many samples as `y`, rounded up.
+    fn row(&self, y: &[u8], u: &[u8], v: &[u8], rgb: &mut [u8]) {
+        let pairs = y.chunks_exact(2).zip(u.iter().zip(v)).zip(rgb.chunks_exact_mut(6));
+        for ((y, (&u, &v)), rgb) in pairs {
+            let chroma = self.chroma(u, v);
+            rgb[..3].copy_from_slice(&self.pixel(y[0], chroma));
+            rgb[3..].copy_from_slice(&self.pixel(y[1], chroma));
+        }
+        if let (&[.., last], 1) = (y, y.len() % 2) {
+            let at = y.len() / 2;
+            rgb[y.len() * 3 - 3..].copy_from_slice(&self.pixel(last, self.chroma(u[at], v[at])));
+        }
+    }
+}
+
+/// The picture in RGB.
+pub(super) fn to_rgb(picture: &Picture) -> Image {
+    let converter = Converter::new(picture.colour);
+    let (width, height) = (picture.width, picture.height);
+    let chroma_width = width.div_ceil(2);
+    let mut rgb = vec![0; width * height * 3];
+    let rows = picture.y.chunks_exact(width).zip(rgb.chunks_exact_mut(width * 3));
+    for (row, (y, rgb)) in rows.enumerate() {
+        let chroma_row = match picture.chroma {
+            Chroma::Yuv420 => row / 2,
+            Chroma::Yuv422 => row,
+        };
+        let at = chroma_row * chroma_width..(chroma_row + 1) * chroma_width;
+        converter.row(y, &picture.u[at.clone()], &picture.v[at], rgb);
+    }
+    Image { width, height, rgb }
+}

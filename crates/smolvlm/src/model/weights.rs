@@ -1,0 +1,112 @@
+//! A place in a checkpoint, from which layers take their weights by the names published checkpoints use.
+
+use smolvlm_kernels::{Backend, Elements, Format, MatrixView};
+
+use crate::checkpoint::{Checkpoint, StoredDtype, StoredTensor};
+use crate::{Error, Result};
+
+/// The tensors whose names begin with a prefix.
+pub(super) struct WeightsAt<'a, B: Backend> {
+    backend: &'a B,
+    checkpoint: &'a Checkpoint,
+    format: Format,
+    prefix: String,
+}
+
+impl<'a, B: Backend> WeightsAt<'a, B> {
+    pub(super) fn root(backend: &'a B, checkpoint: &'a Checkpoint, format: Format) -> Self {
+        Self { backend, checkpoint, format, prefix: String::new() }
+    }
+
+    /// The tensors below `name`.
+    pub(super) fn at(&self, name: impl std::fmt::Display) -> Self {
+        let prefix = format!("{}{name}.", self.prefix);
+        Self { backend: self.backend, checkpoint: self.checkpoint, format: self.format, prefix }
+    }
+
+    pub(super) fn backend(&self) -> &'a B {
+        self.backend
+    }
+
+    /// A vector of `len` numbers.
+    pub(super) fn vector(&self, name: &str, len: usize) -> Result<B::Vector> {
+        Ok(self.backend.vector(&self.numbers(name, &[len])?))
+    }
+
+    /// Several vectors one after another.
+    pub(super) fn vectors(&self, names: &[&str], len: usize) -> Result<B::Vector> {
+        let parts: Vec<Vec<f32>> = names.iter().map(|name| self.numbers(name, &[len])).collect::<Result<_>>()?;
+        Ok(self.backend.vector(&parts.concat()))
+    }
+
+    /// All numbers of a small tensor.
+    pub(super) fn numbers(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+        let name = format!("{}{name}", self.prefix);
+        let tensor = self.checkpoint.tensor(&name)?;
+        check_shape(&tensor, shape)?;
+        let numbers = tensor.to_f32();
+        self.checkpoint.release(&name);
+        Ok(numbers)
+    }
+
+    /// The matrix `[outputs, inputs]` of one linear layer.
+    pub(super) fn matrix(&self, name: &str, outputs: usize, inputs: usize) -> Result<B::Weight> {
+        self.stacked(&[(name, outputs)], inputs)
+    }
+
+    /// Several matrices of one width as one, their outputs one after another.
+    pub(super) fn stacked(&self, parts: &[(&str, usize)], inputs: usize) -> Result<B::Weight> {
+        self.packed(parts, inputs, |views| self.backend.pack(views, self.format))
+    }
+
+    /// A gate and an up projection, `[outputs, inputs]` each.
+    pub(super) fn gate_up(&self, gate: &str, up: &str, outputs: usize, inputs: usize) -> Result<B::Weight> {
+        let parts = [(gate, outputs), (up, outputs)];
+        self.packed(&parts, inputs, |views| self.backend.pack_gate_up(views[0], views[1], self.format))
+    }
+
+    /// A table of `rows` rows.
+    pub(super) fn table(&self, name: &str, rows: usize, width: usize) -> Result<B::Table> {
+        self.packed(&[(name, rows)], width, |views| self.backend.table(views[0], self.format))
+    }
+
+    /// Hands views of the named matrices to `pack` and their pages back to the system afterwards.
+    fn packed<T>(
+        &self,
+        parts: &[(&str, usize)],
+        inputs: usize,
+        pack: impl FnOnce(&[MatrixView<'_>]) -> T,
+    ) -> Result<T> {
+        let names: Vec<String> = parts.iter().map(|(name, _)| format!("{}{name}", self.prefix)).collect();
+        let views: Vec<MatrixView<'_>> = names
+            .iter()
+            .zip(parts)
+            .map(|(name, (_, outputs))| view(self.checkpoint.tensor(name)?, *outputs, inputs))
+            .collect::<Result<_>>()?;
+        let packed = pack(&views);
+        names.iter().for_each(|name| self.checkpoint.release(name));
+        Ok(packed)
+    }
+}
+
+/// A tensor as a matrix; dimensions after the first are flattened (a convolution's kernel is one row per output).
+fn view<'a>(tensor: StoredTensor<'a>, rows: usize, cols: usize) -> Result<MatrixView<'a>> {
+    let flat: usize = tensor.shape.iter().skip(1).product();
+    if tensor.shape.first() != Some(&rows) || flat != cols {
+        return Err(wrong_shape(&tensor, &[rows, cols]));
+    }
+    let elements = match tensor.dtype {
+        StoredDtype::F32 => Elements::F32(tensor.bytes),
+        StoredDtype::Bf16 => Elements::Bf16(tensor.bytes),
+        StoredDtype::F16 => Elements::F16(tensor.bytes),
+    };
+    Ok(MatrixView::new(rows, cols, elements))
+}
+
+fn check_shape(tensor: &StoredTensor<'_>, shape: &[usize]) -> Result<()> {
+    if tensor.shape == shape { Ok(()) } else { Err(wrong_shape(tensor, shape)) }
+}
+
+fn wrong_shape(tensor: &StoredTensor<'_>, expected: &[usize]) -> Error {
+    Error::checkpoint(format!("{}: expected shape {expected:?}, found {:?}", tensor.name, tensor.shape))
+}

@@ -1,0 +1,154 @@
+//! From a folder or hub id to a loaded model.
+
+pub use smolvlm_kernels::cpu::Peak;
+use smolvlm_kernels::cpu::InstructionSet;
+use smolvlm_kernels::{CpuBackend, Format};
+
+use super::{MediaOptions, SmolVlm};
+use crate::checkpoint::hub::{self, DownloadProgress};
+use crate::checkpoint::Checkpoint;
+use crate::compat::Compat;
+use crate::generate::{CachePlan, Generator};
+use crate::model::Model;
+use crate::preprocess::{Preprocessor, Settings};
+use crate::prompt::{ChatTemplate, PromptTokenizer};
+use crate::{Error, Result};
+
+/// The number format of weights and cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Dtype {
+    /// 32-bit floats: agrees with the reference in f32.
+    F32,
+    /// bfloat16, sums in f32: half the memory.
+    Bf16,
+}
+
+impl Dtype {
+    /// bf16 where this machine multiplies it in hardware, else f32.
+    pub fn best() -> Self {
+        if InstructionSet::best().fast_bf16 { Self::Bf16 } else { Self::F32 }
+    }
+
+    /// Its name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+        }
+    }
+
+    fn format(self) -> Format {
+        match self {
+            Self::F32 => Format::F32,
+            Self::Bf16 => Format::Bf16,
+        }
+    }
+}
+
+/// How a model is loaded.
+#[derive(Debug, Clone, Default)]
+pub struct LoadOptions {
+    /// Number format; none: [`Dtype::best`].
+    pub dtype: Option<Dtype>,
+    /// Compute threads; 0: one for each core.
+    pub threads: usize,
+    /// Which release of the reference to agree with.
+    pub compat: Compat,
+    /// How large the key-value cache may grow, and how long a prompt's chunks are.
+    pub cache: CachePlan,
+    /// How pictures and videos are read.
+    pub media: MediaOptions,
+}
+
+impl LoadOptions {
+    /// The same options with another number format.
+    #[must_use]
+    pub fn dtype(mut self, dtype: Dtype) -> Self {
+        self.dtype = Some(dtype);
+        self
+    }
+
+    /// Loads a checkpoint folder or hub id.
+    ///
+    /// # Errors
+    /// See [`SmolVlm::from_pretrained`].
+    pub fn load(self, model: &str) -> Result<SmolVlm> {
+        self.load_with(model, &mut |_| {})
+    }
+
+    /// As [`load`](Self::load), reporting a download as it goes.
+    ///
+    /// # Errors
+    /// See [`SmolVlm::from_pretrained`].
+    pub fn load_with(self, model: &str, progress: &mut dyn FnMut(DownloadProgress)) -> Result<SmolVlm> {
+        let folder = hub::resolve(model, progress)?;
+        let checkpoint = Checkpoint::open(&folder)?;
+        checkpoint.validate()?;
+        let processor_config = checkpoint.json("processor_config.json")?;
+        let preprocessor_config = checkpoint.json("preprocessor_config.json")?;
+        let video_config = checkpoint.json("video_preprocessor_config.json")?;
+        let settings =
+            Settings::from_files(processor_config.as_ref(), preprocessor_config.as_ref(), video_config.as_ref())?;
+        let template = ChatTemplate::find(
+            processor_config.as_ref(),
+            checkpoint.json("chat_template.json")?.as_ref(),
+            checkpoint.text("chat_template.jinja")?.as_deref(),
+            checkpoint.json("tokenizer_config.json")?.as_ref(),
+        )?;
+        let tokenizer = PromptTokenizer::from_file(&checkpoint.tokenizer_path()?)?;
+        check_agreement(&checkpoint, &settings, &tokenizer)?;
+        let preprocessor = Preprocessor::new(settings.clone(), self.compat, self.media.overrides)?;
+
+        let dtype = self.dtype.unwrap_or_else(Dtype::best);
+        let backend = CpuBackend::new(self.threads).map_err(|error| Error::internal(error.message))?;
+        let compute = format!("CPU, {}, {} threads", backend.instruction_set().name, backend.threads());
+        let network = Model::load(&backend, &checkpoint, dtype.format(), self.compat)?;
+        let generation = checkpoint.generation().clone();
+        let generator = Generator::new(backend, network, generation.eos_ids.clone(), self.cache);
+        Ok(SmolVlm {
+            engine: Box::new(generator),
+            settings,
+            template,
+            tokenizer,
+            generation,
+            compat: self.compat,
+            dtype,
+            compute,
+            media: self.media,
+            preprocessor,
+            progress: None,
+        })
+    }
+}
+
+/// The processor's files and the model's must speak of the same tiles and tokens.
+fn check_agreement(checkpoint: &Checkpoint, settings: &Settings, tokenizer: &PromptTokenizer) -> Result<()> {
+    let config = checkpoint.config();
+    let disagree = |what: &str, processor: usize, model: usize| {
+        let message = format!("{what}: the processor's files say {processor}, config.json says {model}");
+        Err(Error::checkpoint(message).at(checkpoint.dir().display()))
+    };
+    if settings.image.tile_size != config.vision.image_size {
+        return disagree("pixels on a tile's side", settings.image.tile_size, config.vision.image_size);
+    }
+    if settings.image_seq_len != config.tokens_per_tile() {
+        return disagree("tokens of a tile", settings.image_seq_len, config.tokens_per_tile());
+    }
+    let image_token = tokenizer.id_of("<image>").map_or(usize::MAX, |id| id as usize);
+    if image_token != config.image_token_id as usize {
+        return disagree("id of <image>", image_token, config.image_token_id as usize);
+    }
+    if tokenizer.vocab_size() > config.text.vocab {
+        return disagree("vocabulary", tokenizer.vocab_size(), config.text.vocab);
+    }
+    Ok(())
+}
+
+/// What this machine can do at most with `threads` threads (0: one for each core), measured in about a second.
+///
+/// # Errors
+/// [`Internal`](crate::ErrorKind::Internal) when the system refuses the threads.
+pub fn measure_peak(threads: usize) -> Result<Peak> {
+    let backend = CpuBackend::new(threads).map_err(|error| Error::internal(error.message))?;
+    Ok(backend.measure_peak())
+}
