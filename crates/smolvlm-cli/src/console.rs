@@ -116,5 +116,9 @@ pub(crate) fn seconds(duration: Duration) -> String {
 pub(crate) fn bytes(count: u64) -> String {
     let units = ["B", "KiB", "MiB", "GiB", "TiB"];
     let power = (count.max(1).ilog2() / 10).min(4) as usize;
-    if power == 0 { format!("{count} B") } else { format!("{:.2} {}", count as f64 / f64::from(1 << (10 * power as u32 % 40)), units[power]) }
+    if power == 0 {
+        format!("{count} B")
+    } else {
+        format!("{:.2} {}", count as f64 / f64::from(1 << (10 * power as u32 % 40)), units[power])
+    }
 }

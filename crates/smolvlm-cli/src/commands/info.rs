@@ -35,8 +35,12 @@ fn as_text(checkpoint: &Checkpoint, config: &ModelConfig) -> String {
             "vision        {} layers × {} wide, {} heads, MLP {}; tiles of {} pixels in patches of {}",
             vision.layers, vision.hidden, vision.heads, vision.mlp, vision.image_size, vision.patch
         ),
-        format!("connector     {} × {} patches → 1 token; {} tokens a tile", config.scale_factor, config.scale_factor,
-            config.tokens_per_tile()),
+        format!(
+            "connector     {} × {} patches → 1 token; {} tokens a tile",
+            config.scale_factor,
+            config.scale_factor,
+            config.tokens_per_tile()
+        ),
         format!(
             "text          {} layers × {} wide, {} heads on {} key-value heads of {}, MLP {}",
             text.layers, text.hidden, text.heads, text.kv_heads, text.head_dim, text.mlp

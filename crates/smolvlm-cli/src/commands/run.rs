@@ -84,10 +84,9 @@ pub(super) fn report(console: Console, reply: &Reply, options: &GenerateOptions)
         seconds(timings.first_token),
     ));
     match reply.finish {
-        FinishReason::Length => console.note(&format!(
-            "(cut off after {} tokens; --max-new-tokens allows more)",
-            options.max_new_tokens
-        )),
+        FinishReason::Length => {
+            console.note(&format!("(cut off after {} tokens; --max-new-tokens allows more)", options.max_new_tokens))
+        }
         FinishReason::Context => console.note("(cut off: the model's context is full)"),
         _ => {}
     }

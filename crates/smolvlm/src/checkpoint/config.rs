@@ -128,7 +128,7 @@ impl ModelConfig {
     /// Notes fields that contradict each other.
     fn check(&self, problems: &Problems) {
         let (text, vision) = (&self.text, &self.vision);
-        let mut require = |holds: bool, fault: String| {
+        let require = |holds: bool, fault: String| {
             if !holds {
                 problems.add(format!("config.json: {fault}"));
             }

@@ -1,6 +1,6 @@
 //! A model on disk: a folder as published on the Hugging Face hub.
 //!
-//! hub::resolve turns a folder or a hub id into a folder; [`Checkpoint::open`] reads its configuration and maps its
+//! [`hub::resolve`] turns a folder or a hub id into a folder; [`Checkpoint::open`] reads its configuration and maps its
 //! weights; [`Checkpoint::validate`] says whether the two belong together.
 
 mod config;

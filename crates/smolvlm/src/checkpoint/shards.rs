@@ -11,7 +11,7 @@ use smolvlm_kernels::mapped::MappedFile;
 
 use super::files;
 use super::names;
-use super::problems::{Problems, quoted};
+use super::problems::quoted;
 use crate::{Error, Result};
 
 /// All weights in one file.

@@ -101,7 +101,7 @@ pub(crate) fn safetensors(tensors: &[Raw]) -> Vec<u8> {
         header.insert(tensor.name.clone(), entry);
         data.extend(&tensor.bytes);
     }
-    with_header(&Value::Object(header).to_string(), &data)
+    with_header(Value::Object(header).to_string(), &data)
 }
 
 /// A file of any header and data.

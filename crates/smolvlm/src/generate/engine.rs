@@ -157,8 +157,7 @@ impl<B: Backend> Generator<B> {
             let Some((id, request)) = self.waiting.pop_front() else { return };
             let config = self.model.config();
             let (image_token, max_positions) = (config.image_token_id, config.text.max_positions);
-            let sequence =
-                Sequence::new(id, &self.backend, request, pages, &self.end_ids, image_token, max_positions);
+            let sequence = Sequence::new(id, &self.backend, request, pages, &self.end_ids, image_token, max_positions);
             self.running.push(sequence);
         }
     }
@@ -213,8 +212,7 @@ impl<B: Backend> Generator<B> {
             Logits::Last if in_prompt && complete => logits.to_vec(),
             _ => Vec::new(),
         };
-        let mut output =
-            StepOutput { sequence: sequence.id, prompt_logits, token: None, logprob: None, finish: None };
+        let mut output = StepOutput { sequence: sequence.id, prompt_logits, token: None, logprob: None, finish: None };
         if complete && share > 0 {
             let (id, logprob) = sequence.sampler.choose(&logits[logits.len() - vocab..]);
             output.token = Some(id);

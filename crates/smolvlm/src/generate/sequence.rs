@@ -35,7 +35,8 @@ impl<B: Backend> Sequence<B> {
         image_token: u32,
         max_positions: usize,
     ) -> Self {
-        let positions: Vec<usize> = (0..).zip(&request.ids).filter(|(_, id)| **id == image_token).map(|(i, _)| i).collect();
+        let positions: Vec<usize> =
+            (0..).zip(&request.ids).filter(|(_, id)| **id == image_token).map(|(i, _)| i).collect();
         let features = (!positions.is_empty()).then(|| {
             let width = request.features.len() / positions.len();
             (backend.upload(positions.len(), width, &request.features), positions)

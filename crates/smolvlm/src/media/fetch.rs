@@ -58,7 +58,8 @@ fn decode_data(rest: &str, limit: u64) -> Result<Vec<u8>> {
     let mut data = percent_decode(payload.as_bytes())?;
     if head.rsplit(';').next().is_some_and(|last| last.trim().eq_ignore_ascii_case("base64")) {
         data.retain(|byte| !byte.is_ascii_whitespace());
-        data = BASE64.decode(&data).map_err(|error| Error::input("its base64 content is malformed").caused_by(error))?;
+        data =
+            BASE64.decode(&data).map_err(|error| Error::input("its base64 content is malformed").caused_by(error))?;
     }
     match data.len() as u64 {
         found if found > limit => Err(too_large(found, limit)),

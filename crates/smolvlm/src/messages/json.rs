@@ -6,7 +6,7 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::{Map, Value};
 
-use super::{Content, Message, Messages, source_of};
+use super::{Content, Message, Messages};
 use crate::media::source::MediaSource;
 use crate::{Error, Result};
 
@@ -91,15 +91,19 @@ impl Reader<'_> {
             return Err(Error::input(format!("expected exactly one of {}", keys.join(", "))).at(place));
         };
         let text = text_of(object, key, place)?;
-        if *key == "base64" { decoded(text, &format!("{place}.base64")) } else { Ok(source_of(text, self.base_dir)) }
+        if *key == "base64" {
+            decoded(text, &format!("{place}.base64"))
+        } else {
+            Ok(MediaSource::parse(text, Some(self.base_dir)))
+        }
     }
 
     fn openai_source(&self, object: &Map<String, Value>, place: &str) -> Result<MediaSource> {
         match object.get("image_url") {
             Some(Value::Object(inner)) => {
-                Ok(source_of(text_of(inner, "url", &format!("{place}.image_url"))?, self.base_dir))
+                Ok(MediaSource::parse(text_of(inner, "url", &format!("{place}.image_url"))?, Some(self.base_dir)))
             }
-            _ => Ok(source_of(text_of(object, "image_url", place)?, self.base_dir)),
+            _ => Ok(MediaSource::parse(text_of(object, "image_url", place)?, Some(self.base_dir))),
         }
     }
 }

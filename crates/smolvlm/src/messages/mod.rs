@@ -141,7 +141,7 @@ impl<const N: usize> From<[Content; N]> for Blocks {
 
 impl From<&str> for MediaSource {
     fn from(text: &str) -> Self {
-        source_of(text, Path::new(""))
+        Self::parse(text, None)
     }
 }
 
@@ -160,17 +160,6 @@ impl From<&Path> for MediaSource {
 impl From<PathBuf> for MediaSource {
     fn from(path: PathBuf) -> Self {
         Self::Path(path)
-    }
-}
-
-/// The source that `text` names: a URL of a scheme that can be opened, else a path, relative ones from `folder`.
-fn source_of(text: &str, folder: &Path) -> MediaSource {
-    const SCHEMES: [&str; 4] = ["http:", "https:", "file:", "data:"];
-    let has_scheme = |scheme: &&str| text.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme));
-    if SCHEMES.iter().any(has_scheme) {
-        MediaSource::Url(text.to_owned())
-    } else {
-        MediaSource::Path(folder.join(text))
     }
 }
 
@@ -193,13 +182,5 @@ mod tests {
         let names = |sources: Vec<&MediaSource>| sources.into_iter().map(MediaSource::name).collect::<Vec<_>>();
         assert_eq!(names(messages.images().collect()), ["1", "3"]);
         assert_eq!(names(messages.videos().collect()), ["2", "4"]);
-    }
-
-    #[test]
-    fn urls_are_told_from_paths() {
-        assert_eq!(source_of("HTTPS://x/y.png", Path::new("d")), MediaSource::Url("HTTPS://x/y.png".into()));
-        assert_eq!(source_of("y.png", Path::new("d")), MediaSource::Path("d/y.png".into()));
-        assert_eq!(source_of("/y.png", Path::new("d")), MediaSource::Path("/y.png".into()));
-        assert_eq!(source_of("C:\\y.png", Path::new("")), MediaSource::Path("C:\\y.png".into()));
     }
 }

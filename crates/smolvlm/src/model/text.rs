@@ -125,9 +125,8 @@ fn rope_table<B: Backend>(backend: &B, config: &TextConfig) -> RopeTable<B> {
         1.0 / f64::from(config.rope_theta).powf(f64::from(exponent)) as f32
     };
     let frequencies: Vec<f32> = (0..half).map(frequency).collect();
-    let angles = (0..config.max_positions).flat_map(|position| {
-        frequencies.iter().map(move |frequency| f64::from(position as f32 * frequency))
-    });
+    let angles = (0..config.max_positions)
+        .flat_map(|position| frequencies.iter().map(move |frequency| f64::from(position as f32 * frequency)));
     let (sin, cos): (Vec<f32>, Vec<f32>) = angles.map(|angle| (angle.sin() as f32, angle.cos() as f32)).unzip();
     RopeTable { cos: backend.vector(&cos), sin: backend.vector(&sin) }
 }

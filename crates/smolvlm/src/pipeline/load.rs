@@ -1,12 +1,12 @@
 //! From a folder or hub id to a loaded model.
 
-pub use smolvlm_kernels::cpu::Peak;
 use smolvlm_kernels::cpu::InstructionSet;
+pub use smolvlm_kernels::cpu::Peak;
 use smolvlm_kernels::{CpuBackend, Format};
 
 use super::{MediaOptions, SmolVlm};
-use crate::checkpoint::hub::{self, DownloadProgress};
 use crate::checkpoint::Checkpoint;
+use crate::checkpoint::hub::{self, DownloadProgress};
 use crate::compat::Compat;
 use crate::generate::{CachePlan, Generator};
 use crate::model::Model;

@@ -163,11 +163,7 @@ impl SmolVlm {
     ///
     /// # Errors
     /// As [`generate`](Self::generate); an error in one conversation names it by its number.
-    pub fn generate_batch(
-        &mut self,
-        conversations: &[Messages],
-        options: &GenerateOptions,
-    ) -> Result<Vec<Reply>> {
+    pub fn generate_batch(&mut self, conversations: &[Messages], options: &GenerateOptions) -> Result<Vec<Reply>> {
         let mut stream = self.start(conversations, options)?;
         while stream.advance()? {}
         Ok(stream.into_replies())

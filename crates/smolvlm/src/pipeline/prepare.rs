@@ -52,16 +52,11 @@ pub(super) fn prepare(model: &SmolVlm, conversations: &[Messages]) -> Result<Vec
     let number = |i: usize, error: Error| {
         if conversations.len() == 1 { error } else { error.at(format!("conversation {i}")) }
     };
-    let mut opened = Vec::new();
-    for (i, messages) in conversations.iter().enumerate() {
-        opened.push(open(model, messages).map_err(|error| number(i, error))?);
-    }
-    // The reference pads the videos of a call to one length, and states that length for each.
-    let stated_frames = opened.iter().flat_map(|media| &media.videos).map(|video| video.indices.len()).max();
-    let prompts = conversations.iter().zip(opened).enumerate();
+    let prompts = conversations.iter().enumerate();
     prompts
-        .map(|(i, (messages, media))| {
-            write(model, messages, media, stated_frames.unwrap_or(0)).map_err(|error| number(i, error))
+        .map(|(i, messages)| {
+            let prompt = open(model, messages).and_then(|media| write(model, messages, media));
+            prompt.map_err(|error| number(i, error))
         })
         .collect()
 }
@@ -82,7 +77,11 @@ fn open(model: &SmolVlm, messages: &Messages) -> Result<Opened> {
     let video = |source| {
         let source = open_video(source, limits, model.media.video_reader)?;
         let facts = source.facts();
-        let indices = model.preprocessor.sample_frames(facts.frame_count, facts.average_rate, facts.duration);
+        let indices = if facts.picked {
+            model.preprocessor.picked_frames(facts.frame_count)
+        } else {
+            model.preprocessor.sample_frames(facts.frame_count, facts.average_rate, facts.duration)
+        };
         let times = printed_times(facts, source.timestamps(), &indices, model.compat);
         Ok(PreparedVideo { source, indices, times })
     };
@@ -100,16 +99,14 @@ fn printed_times(facts: &StreamFacts, timestamps: &[f64], indices: &[usize], com
     indices.iter().map(|i| time(*i)).collect()
 }
 
-fn write(model: &SmolVlm, messages: &Messages, media: Opened, stated_frames: usize) -> Result<Prepared> {
+fn write(model: &SmolVlm, messages: &Messages, media: Opened) -> Result<Prepared> {
+    // The reference pads the videos of a conversation to one length, and states that length for each.
+    let stated_frames = media.videos.iter().map(|video| video.indices.len()).max().unwrap_or(0);
     let grids: Vec<ImageGrid> = media.images.iter().map(|(_, plan)| ImageGrid::from(plan)).collect();
     let layouts: Vec<VideoLayout> = media
         .videos
         .iter()
-        .map(|video| VideoLayout {
-            times: video.times.clone(),
-            duration: video.source.facts().duration,
-            stated_frames,
-        })
+        .map(|video| VideoLayout { times: video.times.clone(), duration: video.source.facts().duration, stated_frames })
         .collect();
     let rendered = model.template.render(messages, true)?;
     let expanded = expand(&rendered, &grids, &layouts, model.preprocessor.image_seq_len())?;
@@ -117,7 +114,10 @@ fn write(model: &SmolVlm, messages: &Messages, media: Opened, stated_frames: usi
     let image_token = model.config().image_token_id;
     let found = ids.iter().filter(|id| **id == image_token).count();
     if found != expanded.image_tokens {
-        return Err(Error::internal(format!("{found} image tokens after tokenising, {} before", expanded.image_tokens)));
+        return Err(Error::internal(format!(
+            "{found} image tokens after tokenising, {} before",
+            expanded.image_tokens
+        )));
     }
     let mut images = media.images.into_iter();
     let mut videos = media.videos.into_iter();
@@ -145,6 +145,7 @@ mod tests {
             duration: 1.5,
             rotation: 0,
             constant_rate,
+            picked: false,
         };
         printed_times(&facts, &[0.0, 0.1, 1.4], &[0, 2], compat)
     }

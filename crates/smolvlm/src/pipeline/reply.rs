@@ -92,11 +92,7 @@ struct Pending {
 }
 
 impl<'a> ReplyStream<'a> {
-    pub(super) fn start(
-        model: &'a mut SmolVlm,
-        conversations: &[Messages],
-        options: &GenerateOptions,
-    ) -> Result<Self> {
+    pub(super) fn start(model: &'a mut SmolVlm, conversations: &[Messages], options: &GenerateOptions) -> Result<Self> {
         let started = Instant::now();
         let mut prompts = prepare(model, conversations)?;
         let prepare = started.elapsed();

@@ -124,6 +124,11 @@ impl Preprocessor {
         self.sampling.indices(total, fps, duration)
     }
 
+    /// Indices of the frames to take from `total` frames that were picked already: all, or `max_frames` evenly spaced.
+    pub fn picked_frames(&self, total: usize) -> Vec<usize> {
+        self.sampling.all(total)
+    }
+
     /// 8-bit value → number for the vision tower, per colour, for still pictures: `[3][256]`.
     pub fn pixel_table(&self) -> PixelTable {
         self.settings.image.normalisation.table(self.image.formula)

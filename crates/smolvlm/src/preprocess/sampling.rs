@@ -25,6 +25,13 @@ impl SamplingRule {
         evenly_spaced(first, last, estimated.min(self.max_frames).max(1))
     }
 
+    /// Indices of all frames, or of `max_frames` evenly spaced ones: for frames that somebody picked already, which the
+    /// reference does not sample.
+    pub fn all(&self, total: usize) -> Vec<usize> {
+        let Some(last) = total.checked_sub(1) else { return Vec::new() };
+        evenly_spaced(0, last, total.min(self.max_frames).max(1))
+    }
+
     fn span(&self, total: usize, last_frame: usize, fps: f64, duration: f64) -> (usize, usize) {
         let is_long = duration - 2.0 * self.skip_seconds > self.max_frames as f64 * self.fps;
         if self.skip_seconds <= 0.0 || !is_long {
@@ -53,6 +60,13 @@ mod tests {
     use super::*;
 
     const PUBLISHED: SamplingRule = SamplingRule { max_frames: 64, fps: 1.0, skip_seconds: 1.0 };
+
+    #[test]
+    fn picked_frames_are_all_taken_up_to_the_limit() {
+        assert_eq!(PUBLISHED.all(3), [0, 1, 2]);
+        assert_eq!(SamplingRule { max_frames: 3, ..PUBLISHED }.all(9), [0, 4, 8]);
+        assert!(PUBLISHED.all(0).is_empty());
+    }
 
     #[test]
     fn one_frame_per_second_from_first_to_last() {

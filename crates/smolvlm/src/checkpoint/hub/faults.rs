@@ -59,7 +59,8 @@ pub(super) fn explain(error: ApiError, what: &str, options: &HubOptions, model: 
         },
         ApiError::IoError(error) if is_local(error) => {
             let cache = options.cache.display();
-            let message = format!("{what}: cannot write to {cache}: {error}; make room, or set HF_HOME to another folder");
+            let message =
+                format!("{what}: cannot write to {cache}: {error}; make room, or set HF_HOME to another folder");
             fault(ErrorKind::Checkpoint, message, false)
         }
         ApiError::IoError(error) => {
@@ -70,7 +71,8 @@ pub(super) fn explain(error: ApiError, what: &str, options: &HubOptions, model: 
             fault(ErrorKind::Network, message, true)
         }
         other => {
-            let message = format!("{what}: {endpoint} does not answer as a model hub does ({other}); check HF_ENDPOINT");
+            let message =
+                format!("{what}: {endpoint} does not answer as a model hub does ({other}); check HF_ENDPOINT");
             fault(ErrorKind::Network, message, false)
         }
     };

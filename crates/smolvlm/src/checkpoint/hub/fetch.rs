@@ -131,7 +131,9 @@ impl Fetch {
             shards.dedup();
             files.extend(shards);
         } else {
-            return Err(Error::checkpoint(format!("{id}@{revision}: expected {SINGLE} or {INDEX} on the hub, found neither")));
+            return Err(Error::checkpoint(format!(
+                "{id}@{revision}: expected {SINGLE} or {INDEX} on the hub, found neither"
+            )));
         }
         Ok(files)
     }
@@ -160,7 +162,8 @@ impl Fetch {
         let metadata = self.persist(file, || self.api.metadata(&commit.remote.url(file)))?;
         let etag = metadata.etag();
         let etag = etag.strip_prefix("W/").unwrap_or(etag);
-        let named = (1..=128).contains(&etag.len()) && etag.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+        let named =
+            (1..=128).contains(&etag.len()) && etag.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
         if !named || !is_commit(metadata.commit_hash()) || !commit.snapshot.ends_with(metadata.commit_hash()) {
             return Err(self.foreign("an unusable etag, or another commit"));
         }
@@ -218,7 +221,10 @@ impl Fetch {
 
     fn foreign(&self, found: &str) -> Error {
         let endpoint = &self.options.endpoint;
-        Error::network(format!("{}: {endpoint} answers as no model hub does ({found}); check HF_ENDPOINT", self.model.id))
+        Error::network(format!(
+            "{}: {endpoint} answers as no model hub does ({found}); check HF_ENDPOINT",
+            self.model.id
+        ))
     }
 }
 

@@ -50,11 +50,7 @@ pub fn resolve(model: &str, progress: &mut dyn FnMut(DownloadProgress)) -> Resul
 /// [`crate::ErrorKind::Network`] when the hub cannot be reached, refuses, or must not be asked, with what to do instead;
 /// [`crate::ErrorKind::Checkpoint`] when `model` is no name of a model, the hub has no weights that can be read, or the
 /// cache cannot be written.
-pub fn resolve_with(
-    model: &str,
-    options: &HubOptions,
-    progress: &mut dyn FnMut(DownloadProgress),
-) -> Result<PathBuf> {
+pub fn resolve_with(model: &str, options: &HubOptions, progress: &mut dyn FnMut(DownloadProgress)) -> Result<PathBuf> {
     if let Some(folder) = folder(model)? {
         return Ok(folder);
     }

@@ -71,8 +71,25 @@ mod tests {
 
     #[test]
     fn anything_that_could_leave_the_cache_is_no_id() {
-        for text in ["", "a", "a/", "/b", "a/b/c", "../b", "a/..", "a/b@", "a/b@../x", "a/b@x/../y", "a b/c", "a/b--c",
-                     "./a", "~/a", "a/b@/x", "C:\\a/b", "a/b\u{0}"] {
+        for text in [
+            "",
+            "a",
+            "a/",
+            "/b",
+            "a/b/c",
+            "../b",
+            "a/..",
+            "a/b@",
+            "a/b@../x",
+            "a/b@x/../y",
+            "a b/c",
+            "a/b--c",
+            "./a",
+            "~/a",
+            "a/b@/x",
+            "C:\\a/b",
+            "a/b\u{0}",
+        ] {
             let error = ModelId::parse(text).unwrap_err();
             assert!(error.to_string().contains("neither a folder nor a model on the hub"), "{text}");
         }

@@ -48,7 +48,8 @@ impl HubOptions {
         let Some(hub_home) = hub_home else {
             return Err(Error::usage("no home folder is known: set HF_HOME to where models are to be kept"));
         };
-        let cache = path("HF_HUB_CACHE").or_else(|| path("HUGGINGFACE_HUB_CACHE")).unwrap_or_else(|| hub_home.join("hub"));
+        let cache =
+            path("HF_HUB_CACHE").or_else(|| path("HUGGINGFACE_HUB_CACHE")).unwrap_or_else(|| hub_home.join("hub"));
         let endpoint = text("HF_ENDPOINT").unwrap_or_else(|| "https://huggingface.co".to_owned());
         if !endpoint.starts_with("http://") && !endpoint.starts_with("https://") {
             return Err(Error::usage(format!("HF_ENDPOINT is {endpoint:?}, expected an http:// or https:// address")));
@@ -63,7 +64,9 @@ impl HubOptions {
             endpoint: endpoint.trim_end_matches('/').to_owned(),
             cache: std::path::absolute(&cache).unwrap_or(cache),
             token,
-            offline: ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"].iter().any(|name| text(name).is_some_and(|v| is_true(&v))),
+            offline: ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"]
+                .iter()
+                .any(|name| text(name).is_some_and(|v| is_true(&v))),
             refresh: false,
             stall: Duration::from_secs(60),
             retries: 4,
@@ -129,14 +132,18 @@ mod tests {
         let (home, other) = (dir.path().to_str().unwrap(), dir.path().join("other"));
         let token = |vars: &[(&str, &str)]| options(vars).token;
         assert_eq!(token(&[("HF_HOME", home)]).as_deref(), Some("hf_file"));
-        assert_eq!(token(&[("HF_HOME", home), ("HF_TOKEN_PATH", other.to_str().unwrap())]).as_deref(), Some("hf_other"));
+        assert_eq!(
+            token(&[("HF_HOME", home), ("HF_TOKEN_PATH", other.to_str().unwrap())]).as_deref(),
+            Some("hf_other")
+        );
         assert_eq!(token(&[("HF_HOME", home), ("HF_TOKEN", " hf_env ")]).as_deref(), Some("hf_env"));
         assert_eq!(token(&[("HF_HOME", "/nowhere"), ("HF_TOKEN", "two\nlines")]), None);
     }
 
     #[test]
     fn the_endpoint_and_offline_switch_are_honoured_and_the_token_is_not_shown() {
-        let options = options(&[("HF_ENDPOINT", "http://mirror/"), ("HF_HUB_OFFLINE", "true"), ("HF_TOKEN", "hf_secret")]);
+        let options =
+            options(&[("HF_ENDPOINT", "http://mirror/"), ("HF_HUB_OFFLINE", "true"), ("HF_TOKEN", "hf_secret")]);
         assert_eq!((options.endpoint.as_str(), options.offline), ("http://mirror", true));
         assert!(!format!("{options:?}").contains("secret"));
         let bad = HubOptions::from_vars(&|name| (name == "HF_ENDPOINT").then(|| "mirror".into()), Some("/".into()));

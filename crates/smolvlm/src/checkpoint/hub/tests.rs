@@ -31,7 +31,11 @@ fn options(hub: &Hub, cache: &Path) -> HubOptions {
 fn hub(shards: usize) -> Hub {
     let dir = tempfile::tempdir().unwrap();
     let tiny = Tiny::new(StoredDtype::F32);
-    if shards == 1 { tiny.write(dir.path()) } else { tiny.write_sharded(dir.path(), shards) }
+    if shards == 1 {
+        tiny.write(dir.path())
+    } else {
+        tiny.write_sharded(dir.path(), shards)
+    }
     for file in ["generation_config.json", "preprocessor_config.json"] {
         fs::write(dir.path().join(file), "{}").unwrap();
     }
@@ -61,8 +65,13 @@ fn a_model_is_fetched_into_the_shared_layout_and_then_used_without_asking() {
 
     let last = steps.last().unwrap();
     assert_eq!((last.received, last.all_received), (last.size, last.all_size));
-    assert_eq!(last.all_size, ["config.json", "tokenizer.json", "generation_config.json", "preprocessor_config.json",
-        "model.safetensors"].iter().map(|file| fs::metadata(folder.join(file)).unwrap().len()).sum::<u64>());
+    assert_eq!(
+        last.all_size,
+        ["config.json", "tokenizer.json", "generation_config.json", "preprocessor_config.json", "model.safetensors"]
+            .iter()
+            .map(|file| fs::metadata(folder.join(file)).unwrap().len())
+            .sum::<u64>()
+    );
 
     let asked = hub.requests().len();
     assert_eq!(quietly(ID, &options).unwrap(), folder);
@@ -102,7 +111,10 @@ fn an_interrupted_run_is_taken_up_by_the_next() {
     assert!(error.to_string().contains("model.safetensors: the transfer from http://127.0.0.1"), "{error}");
     let asked = hub.requests().len();
     let mut first = None;
-    let folder = resolve_with(ID, &options, &mut |step| drop(first.get_or_insert(step))).unwrap();
+    let folder = resolve_with(ID, &options, &mut |step| {
+        first.get_or_insert(step);
+    })
+    .unwrap();
     Checkpoint::open(&folder).unwrap().validate().unwrap();
     assert_eq!(hub.ranges("model.safetensors").last().unwrap(), "bytes=1234-");
     assert_eq!(first.unwrap().received, 1234);
@@ -169,8 +181,15 @@ fn offline_without_a_copy_says_what_to_fetch_and_where_to_put_it() {
     let error = quietly(ID, &offline).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Network);
     let tree = format!("{}/owner/model/tree/main", hub.endpoint);
-    for part in ["HF_HUB_OFFLINE is set", &tree, "--model model", "config.json, tokenizer.json, model.safetensors",
-                 "generation_config.json", "models--owner--model", cache.path().to_str().unwrap()] {
+    for part in [
+        "HF_HUB_OFFLINE is set",
+        &tree,
+        "--model model",
+        "config.json, tokenizer.json, model.safetensors",
+        "generation_config.json",
+        "models--owner--model",
+        cache.path().to_str().unwrap(),
+    ] {
         assert!(error.to_string().contains(part), "{part}: {error}");
     }
     assert!(hub.requests().is_empty());

@@ -18,7 +18,9 @@ fn open(data: &[u8], pixels: u64) -> Result<Reader<'_>> {
     let mut options = DecodeOptions::new();
     options.set_color_output(ColorOutput::Indexed);
     // An indexed pixel takes one byte.
-    options.set_memory_limit(std::num::NonZeroU64::new(pixels).map_or(MemoryLimit::Bytes(std::num::NonZeroU64::MIN), MemoryLimit::Bytes));
+    options.set_memory_limit(
+        std::num::NonZeroU64::new(pixels).map_or(MemoryLimit::Bytes(std::num::NonZeroU64::MIN), MemoryLimit::Bytes),
+    );
     options.read_info(Cursor::new(data)).map_err(broken)
 }
 

@@ -149,7 +149,9 @@ impl ImageFile {
         }
         if pixels > limits.pixels {
             let limit = limits.pixels;
-            return Err(Error::input(format!("it has {width}x{height} = {pixels} pixels; at most {limit} are decoded")));
+            return Err(Error::input(format!(
+                "it has {width}x{height} = {pixels} pixels; at most {limit} are decoded"
+            )));
         }
         Ok(Self { name: name.to_owned(), width, height, pixels: limits.pixels, compat, content })
     }

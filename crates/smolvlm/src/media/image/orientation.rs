@@ -75,7 +75,8 @@ fn find_tag(tiff: &[u8]) -> Option<u16> {
     let directory = long(4)? as usize;
     let entries = usize::from(short(directory)?);
     // Entries are twelve bytes: tag, type, count, and the value itself where it fits.
-    let entry = (0..entries).map(|i| directory + 2 + 12 * i).find(|&at| short(at).is_none_or(|tag| tag == ORIENTATION_TAG));
+    let entry =
+        (0..entries).map(|i| directory + 2 + 12 * i).find(|&at| short(at).is_none_or(|tag| tag == ORIENTATION_TAG));
     short(entry? + 8)
 }
 

@@ -29,9 +29,7 @@ pub(super) fn info(format: Format, data: &[u8], pixels: u64) -> Result<Info> {
     let mut decoder = open(format, data, pixels)?;
     let (width, height) = decoder.dimensions();
     let orientation = match format {
-        Format::Tiff => {
-            Orientation::from_value(decoder.orientation().map(|value| value.to_exif().into()).unwrap_or(1))
-        }
+        Format::Tiff => Orientation::from_value(decoder.orientation().map(|value| value.to_exif().into()).unwrap_or(1)),
         // The reference reads no more of broken metadata either.
         _ => match decoder.exif_metadata() {
             Ok(Some(exif)) => Orientation::from_exif(exif.strip_prefix(b"Exif\0\0").unwrap_or(&exif)),

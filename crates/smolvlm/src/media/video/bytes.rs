@@ -27,8 +27,12 @@ impl ByteSource {
             Opened::File(path) => {
                 let cannot =
                     |error: std::io::Error| Error::input(format!("cannot be opened: {error}")).caused_by(error);
-                let file = File::open(path).map_err(cannot)?;
-                let len = file.metadata().map_err(cannot)?.len();
+                let metadata = std::fs::metadata(path).map_err(cannot)?;
+                if !metadata.is_file() {
+                    // Opening a pipe would wait for its writer.
+                    return Err(Error::input("is not a regular file"));
+                }
+                let (file, len) = (File::open(path).map_err(cannot)?, metadata.len());
                 Ok(Self { inner: Inner::File(file), len })
             }
         }

@@ -69,17 +69,23 @@ impl EmbeddedVideo {
             accesses: BTreeMap::new(),
             packet: Vec::new(),
         };
-        if this.decoder.size() == (0, 0) {
-            // The parameters are in the stream itself.
-            this.load(0)?;
-            this.decoder.decode(&this.packet)?;
-        }
+        this.try_first()?;
         let (width, height) = this.decoder.size();
         if width == 0 {
             return Err(Error::input("the stream does not say how large its frames are"));
         }
         (this.facts.width, this.facts.height) = rotated_size(width, height, this.stream.rotation);
         Ok(this)
+    }
+
+    /// Decodes the first packet, which shows early what the decoder does not support, and the size where the container
+    /// does not tell. A stream that was cut may begin with what cannot be decoded.
+    fn try_first(&mut self) -> Result<()> {
+        self.load(0)?;
+        match self.decoder.decode(&self.packet) {
+            Err(error) if self.stream.packets[0].sync => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// Reads packet `at` into the buffer.

@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 
 use super::{Frame, StreamFacts, VideoSource, check_indices};
 use crate::media::Image;
+use crate::media::image::ImageFile;
 use crate::media::source::{MediaLimits, MediaSource};
-use crate::{Error, Result};
+use crate::{Compat, Error, Result};
 
 /// Frames per second of a folder that nobody gave a rate for; the reference assumes as much for frames without
 /// metadata (`processing_smolvlm.py: replace_video_token`).
@@ -37,9 +38,11 @@ pub fn open_frames(folder: &Path, rate: f64, limits: &MediaLimits) -> Result<Box
         height: first.height,
         frame_count: count,
         average_rate: rate,
-        duration: count as f64 / rate,
+        // As the reference has it for frames without metadata: the last frame's time.
+        duration: (count - 1) as f64 / rate,
         rotation: 0,
         constant_rate: true,
+        picked: true,
     };
     let times = (0..count).map(|index| index as f64 / rate).collect();
     Ok(Box::new(Folder { facts, times, frames, limits: limits.clone() }))
@@ -136,20 +139,7 @@ fn split_run(text: &str) -> (&str, &str) {
 
 /// One frame in RGB.
 fn decode(path: &Path, limits: &MediaLimits) -> Result<Image> {
-    decode_picture(&MediaSource::Path(path.to_owned()), limits).map_err(|error| error.at(path.display()))
-}
-
-fn decode_picture(source: &MediaSource, limits: &MediaLimits) -> Result<Image> {
-    use crate::media::source::Opened;
-    let Opened::File(path) = source.open(limits)? else {
-        return Err(Error::internal("a frame of a folder is not a file"));
-    };
-    let broken =
-        |error: image::ImageError| Error::input(format!("is not a readable picture: {error}")).caused_by(error);
-    let opened = image::ImageReader::open(&path).and_then(image::ImageReader::with_guessed_format);
-    let reader = opened.map_err(|error| Error::input(format!("cannot be read: {error}")).caused_by(error))?;
-    let rgb = reader.decode().map_err(broken)?.into_rgb8();
-    Ok(Image { width: rgb.width() as usize, height: rgb.height() as usize, rgb: rgb.into_raw() })
+    ImageFile::open(&MediaSource::Path(path.to_owned()), limits, Compat::default())?.decode()
 }
 
 #[cfg(test)]
@@ -176,7 +166,7 @@ mod tests {
         std::fs::write(folder.path().join("notes.txt"), "not a frame").unwrap();
         let mut video = open_frames(folder.path(), 2.0, &MediaLimits::default()).unwrap();
         assert_eq!(video.timestamps(), [0.0, 0.5, 1.0]);
-        assert_eq!((video.facts().frame_count, video.facts().duration), (3, 1.5));
+        assert_eq!((video.facts().frame_count, video.facts().duration), (3, 1.0));
         let mut seen = Vec::new();
         let mut sink = |frame: Frame| {
             seen.push((frame.index, frame.image.rgb[0]));

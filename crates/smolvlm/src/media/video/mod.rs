@@ -47,6 +47,8 @@ pub struct StreamFacts {
     pub rotation: u16,
     /// Whether every frame stands within half a frame of `index ÷ average_rate` after the first.
     pub constant_rate: bool,
+    /// Whether the frames were picked by whoever made them (a folder of pictures): all of them are meant to be seen.
+    pub picked: bool,
 }
 
 /// An open video.

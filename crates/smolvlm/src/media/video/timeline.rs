@@ -86,6 +86,7 @@ impl Timeline {
             duration: self.duration,
             rotation,
             constant_rate: self.constant,
+            picked: false,
         }
     }
 }

@@ -104,3 +104,52 @@ pub(super) fn to_rgb(picture: &Picture) -> Image {
     }
     Image { width, height, rgb }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn one_pixel(matrix: u8, full_range: bool, y: u8, u: u8, v: u8) -> [u8; 3] {
+        let converter = Converter::new(Colour { matrix, full_range });
+        converter.pixel(y, converter.chroma(u, v))
+    }
+
+    #[test]
+    fn colours_equal_swscales() {
+        // (matrix, full range), (Y, U, V), what sws_scale of FFmpeg 8 gives on x86-64.
+        let table = [
+            ((2, false), (81, 90, 240), [253, 0, 0]),
+            ((2, false), (200, 30, 140), [233, 242, 16]),
+            ((5, false), (17, 255, 0), [0, 55, 255]),
+            ((1, false), (81, 90, 240), [255, 23, 0]),
+            ((1, false), (200, 30, 140), [235, 227, 6]),
+            ((1, true), (81, 90, 240), [255, 35, 10]),
+            ((1, true), (200, 30, 140), [218, 212, 18]),
+            ((1, true), (17, 255, 0), [0, 52, 252]),
+            ((9, false), (200, 30, 140), [234, 224, 4]),
+            ((7, false), (200, 30, 140), [235, 232, 10]),
+            ((4, false), (17, 255, 0), [0, 56, 255]),
+        ];
+        for ((matrix, full_range), (y, u, v), rgb) in table {
+            assert_eq!(one_pixel(matrix, full_range, y, u, v), rgb, "matrix {matrix}, {y} {u} {v}");
+        }
+    }
+
+    #[test]
+    fn chroma_is_replicated_and_an_odd_last_column_has_its_own() {
+        let colour = Colour { matrix: Colour::UNSPECIFIED, full_range: true };
+        let picture = Picture {
+            width: 3,
+            height: 2,
+            y: vec![10, 20, 30, 40, 50, 60],
+            u: vec![128, 255],
+            v: vec![128, 128],
+            chroma: Chroma::Yuv420,
+            colour,
+        };
+        let image = to_rgb(&picture);
+        assert_eq!(image.rgb[..6], [10, 10, 10, 20, 20, 20]);
+        assert_eq!(image.rgb[6..9], one_pixel(2, true, 30, 255, 128));
+        assert_eq!(image.rgb[15..], one_pixel(2, true, 60, 255, 128));
+    }
+}

@@ -11,6 +11,9 @@ use std::thread;
 /// The commit that every revision stands for.
 pub(super) const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 
+/// The range that the client asks for to learn a file's size.
+const SIZE_ONLY: &str = "bytes=0-0";
+
 /// How the hub misbehaves.
 #[derive(Default)]
 pub(super) struct Behaviour {
@@ -72,7 +75,7 @@ impl Hub {
 
     /// The parts of `file` that were asked for, without the questions for its size.
     pub(super) fn ranges(&self, file: &str) -> Vec<String> {
-        let asked = |(request, range): &(String, String)| request.ends_with(file) && range != "bytes=0-0";
+        let asked = |(request, range): &(String, String)| request.ends_with(file) && range != SIZE_ONLY;
         self.state().log.iter().filter(|entry| asked(entry)).map(|(_, range)| range.clone()).collect()
     }
 
@@ -81,68 +84,79 @@ impl Hub {
     }
 }
 
-fn answer(mut stream: TcpStream, state: &Mutex<State>, files: &BTreeMap<String, Vec<u8>>) {
+/// The first line's method and path, and the headers, their names in small letters.
+fn read_request(stream: &TcpStream) -> Option<(String, BTreeMap<String, String>)> {
     let mut lines = BufReader::new(stream.try_clone().unwrap()).lines().map_while(Result::ok);
-    let Some(request) = lines.next() else { return };
-    let headers: BTreeMap<String, String> = lines
+    let request = lines.next()?.rsplit_once(' ')?.0.to_owned();
+    let headers = lines
         .take_while(|line| !line.is_empty())
-        .filter_map(|line| line.split_once(": ").map(|(name, value)| (name.to_lowercase(), value.to_owned())))
-        .collect();
-    let request = request.rsplit_once(' ').map_or("", |(request, _)| request).to_owned();
+        .filter_map(|line| line.split_once(": ").map(|(name, value)| (name.to_lowercase(), value.to_owned())));
+    Some((request, headers.collect()))
+}
+
+fn send(mut stream: &TcpStream, status: &str, headers: &str, body: &[u8]) {
+    let length = body.len();
+    let head = format!("HTTP/1.1 {status}\r\n{headers}Content-Length: {length}\r\nConnection: close\r\n\r\n");
+    // A client that has hung up is part of the game.
+    let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body));
+}
+
+fn answer(stream: TcpStream, state: &Mutex<State>, files: &BTreeMap<String, Vec<u8>>) {
+    let Some((request, headers)) = read_request(&stream) else { return };
     let range = headers.get("range").cloned().unwrap_or_default();
     let mut state = state.lock().unwrap();
     state.log.push((request.clone(), range.clone()));
     let behaviour = &mut state.behaviour;
     let path = request.split(' ').nth(1).unwrap_or_default();
-
     if let Some((token, status)) = behaviour.token
         && headers.get("authorization").is_none_or(|header| *header != format!("Bearer {token}"))
     {
-        let _ = write!(stream, "HTTP/1.1 {status} No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
-        return;
+        return send(&stream, &format!("{status} No"), "", &[]);
     }
     if path.starts_with("/api/models/owner/model/revision/") {
         let siblings: Vec<_> = files.keys().map(|file| serde_json::json!({"rfilename": file})).collect();
         let body = serde_json::json!({"sha": behaviour.commit, "siblings": siblings}).to_string();
-        let length = body.len();
-        let _ = write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}");
-        return;
+        return send(&stream, "200 OK", "", body.as_bytes());
     }
     let place = ["/owner/model/resolve/", "/elsewhere/"].into_iter().find_map(|at| path.strip_prefix(at));
     let file = place.and_then(|place| place.strip_prefix(COMMIT)).and_then(|file| file.strip_prefix('/'));
     let Some((file, content)) = file.and_then(|file| files.get_key_value(file)) else {
-        let _ = write!(stream, "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
-        return;
+        return send(&stream, "404 Not Found", "", &[]);
     };
-    if behaviour.hang_on == Some(file.as_str()) && range != "bytes=0-0" {
+    if behaviour.hang_on == Some(file.as_str()) && range != SIZE_ONLY {
         drop(state);
         thread::park();
         return;
     }
-    let etag = format!("{:032x}", file.bytes().fold(7_u128, |sum, byte| sum * 131 + u128::from(byte)));
+    send_file(&stream, behaviour, file, content, &range, path.starts_with("/elsewhere/"));
+}
+
+fn send_file(
+    mut stream: &TcpStream,
+    behaviour: &mut Behaviour,
+    file: &str,
+    content: &[u8],
+    range: &str,
+    redirected: bool,
+) {
+    let etag = format!("{:032x}", file.bytes().fold(7_u128, |sum, byte| sum.wrapping_mul(131) + u128::from(byte)));
     let (etag, commit) = behaviour.headers.map_or((etag.as_str(), COMMIT), |(etag, commit)| (etag, commit));
-    let facts = format!("ETag: \"{etag}\"\r\nX-Repo-Commit: {commit}\r\nConnection: close\r\n");
-    if behaviour.redirect && !path.starts_with("/elsewhere/") {
-        let place = format!("/elsewhere/{COMMIT}/{file}");
-        let _ = write!(stream, "HTTP/1.1 302 Found\r\nLocation: {place}\r\nContent-Length: 0\r\n{facts}\r\n");
-        return;
+    let facts = format!("ETag: \"{etag}\"\r\nX-Repo-Commit: {commit}\r\n");
+    if behaviour.redirect && !redirected {
+        return send(stream, "302 Found", &format!("{facts}Location: /elsewhere/{COMMIT}/{file}\r\n"), &[]);
     }
-    let whole = behaviour.ignore_ranges && range != "bytes=0-0";
-    let (from, to) = if whole { (0, content.len()) } else { bounds(&range, content.len()) };
+    let whole = behaviour.ignore_ranges && range != SIZE_ONLY;
+    let (from, to) = if whole { (0, content.len()) } else { bounds(range, content.len()) };
     let status = if range.is_empty() || whole { "200 OK" } else { "206 Partial Content" };
     if from >= content.len() {
-        let _ = write!(stream, "HTTP/1.1 416 No\r\nContent-Length: 0\r\n{facts}\r\n");
-        return;
+        return send(stream, "416 Range Not Satisfiable", &facts, &[]);
     }
-    let head = format!(
-        "HTTP/1.1 {status}\r\nContent-Length: {}\r\nContent-Range: bytes {from}-{}/{}\r\n{facts}\r\n",
-        to - from,
-        to - 1,
-        content.len()
-    );
-    let cut = (range != "bytes=0-0").then(|| behaviour.break_after.iter().position(|(name, _)| name == file)).flatten();
-    let sent = cut.map_or(to - from, |cut| behaviour.break_after.remove(cut).1.min(to - from));
-    let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&content[from..from + sent]));
+    let place = format!("{facts}Content-Range: bytes {from}-{}/{}\r\n", to - 1, content.len());
+    let cut = behaviour.break_after.iter().position(|(name, _)| *name == file && range != SIZE_ONLY);
+    let Some(cut) = cut else { return send(stream, status, &place, &content[from..to]) };
+    let sent = behaviour.break_after.remove(cut).1;
+    let head = format!("HTTP/1.1 {status}\r\n{place}Content-Length: {}\r\nConnection: close\r\n\r\n", to - from);
+    let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&content[from..to.min(from + sent)]));
 }
 
 /// The part that a `Range` header asks for.

@@ -49,7 +49,9 @@ impl Frame {
             _ => Some("arithmetic"),
         };
         if let Some(coding) = coding {
-            return Err(Error::input(format!("{coding} JPEG coding is not supported; convert to baseline JPEG or PNG")));
+            return Err(Error::input(format!(
+                "{coding} JPEG coding is not supported; convert to baseline JPEG or PNG"
+            )));
         }
         let &[precision, h1, h0, w1, w0, count, ref rest @ ..] = payload else {
             return Err(broken("the frame header is too short"));

@@ -80,12 +80,8 @@ fn transform(input: [i16; 8]) -> [i32; 8] {
     let high = dot(input[2], 10703, input[6], 4433);
     let sum = wide(input[0].wrapping_add(input[4]));
     let difference = wide(input[0].wrapping_sub(input[4]));
-    let even = [
-        sum.wrapping_add(high),
-        difference.wrapping_add(low),
-        difference.wrapping_sub(low),
-        sum.wrapping_sub(high),
-    ];
+    let even =
+        [sum.wrapping_add(high), difference.wrapping_add(low), difference.wrapping_sub(low), sum.wrapping_sub(high)];
 
     let (s73, s51) = (input[7].wrapping_add(input[3]), input[5].wrapping_add(input[1]));
     let a = dot(s73, -6436, s51, 9633);
@@ -96,7 +92,5 @@ fn transform(input: [i16; 8]) -> [i32; 8] {
         dot(input[5], -4176, input[3], -20995).wrapping_add(b),
         dot(input[7], -4927, input[1], -7373).wrapping_add(a),
     ];
-    std::array::from_fn(|i| {
-        if i < 4 { even[i].wrapping_add(odd[i]) } else { even[7 - i].wrapping_sub(odd[7 - i]) }
-    })
+    std::array::from_fn(|i| if i < 4 { even[i].wrapping_add(odd[i]) } else { even[7 - i].wrapping_sub(odd[7 - i]) })
 }

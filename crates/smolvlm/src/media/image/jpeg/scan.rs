@@ -6,9 +6,9 @@ use super::frame::Frame;
 use super::header::{Header, ScanHeader};
 use super::huffman::{Class, HuffmanTable};
 use super::stream::Stream;
+use super::upsample::Plane;
 use super::{broken, idct};
 use crate::Result;
-use super::upsample::Plane;
 
 /// libjpeg's `D_MAX_BLOCKS_IN_MCU`.
 const MAX_BLOCKS_IN_MCU: usize = 10;
@@ -66,7 +66,12 @@ struct State {
 /// Decodes the entropy-coded data that follows `scan` into `target`.
 ///
 /// Broken data is not an error where it is none in the reference: what is missing reads as zero.
-pub(super) fn decode(scan: &ScanHeader, header: &Header<'_>, stream: &mut Stream<'_>, target: &mut Target<'_>) -> Result<()> {
+pub(super) fn decode(
+    scan: &ScanHeader,
+    header: &Header<'_>,
+    stream: &mut Stream<'_>,
+    target: &mut Target<'_>,
+) -> Result<()> {
     let frame = header.frame()?;
     let layout = Layout::new(scan, frame)?;
     let coding = Coding::new(scan, header)?;
@@ -155,7 +160,8 @@ impl Layout {
         if let &[(index, ..)] = scan.components.as_slice() {
             return Ok(Self { mcus: frame.components[index].blocks, components: vec![(index, 1, 1)] });
         }
-        let factors = |&(index, ..): &(usize, usize, usize)| (index, frame.components[index].h, frame.components[index].v);
+        let factors =
+            |&(index, ..): &(usize, usize, usize)| (index, frame.components[index].h, frame.components[index].v);
         let components: Vec<_> = scan.components.iter().map(factors).collect();
         if components.iter().map(|(_, h, v)| h * v).sum::<usize>() > MAX_BLOCKS_IN_MCU {
             return Err(broken("its sampling factors make an MCU of more than ten blocks"));

@@ -106,9 +106,7 @@ impl<'p> Upsampler<'p> {
         self.sums[0] = self.sums[1];
         self.sums[width + 1] = self.sums[width];
         let pairs = self.output.as_chunks_mut::<2>().0.iter_mut();
-        for (((pair, &left), &here), &right) in
-            pairs.zip(&self.sums).zip(&self.sums[1..]).zip(&self.sums[2..])
-        {
+        for (((pair, &left), &here), &right) in pairs.zip(&self.sums).zip(&self.sums[1..]).zip(&self.sums[2..]) {
             let here = 3 * here;
             *pair = [((here + left + left_bias) >> SHIFT) as u8, ((here + right + right_bias) >> SHIFT) as u8];
         }

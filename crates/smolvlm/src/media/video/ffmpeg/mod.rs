@@ -21,8 +21,9 @@ use process::Tool;
 const FORMATS: &str = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif,mpegts,mpeg,mpegvideo,flv,asf,ogg,h264,hevc,\
                        yuv4mpegpipe,ivf,obu,m4v,mjpeg,apng,webp_pipe";
 
-/// The most frames that one run of the tool picks by number; beyond, it hands over all and they are picked here.
-const MAX_SELECTED: usize = 200;
+/// The most frames that the tool picks by number (its expressions nest 100 deep at most); beyond, it hands over all and
+/// they are picked here.
+const MAX_SELECTED: usize = 64;
 
 /// Opens a video through the tools.
 pub(super) fn open(name: &str, opened: &Opened, limits: &MediaLimits) -> Result<Box<dyn VideoSource>> {
@@ -123,6 +124,7 @@ struct InputFile {
 impl InputFile {
     fn of(opened: &Opened) -> Result<Self> {
         match opened {
+            Opened::File(path) if path.to_str().is_none() => Err(Error::input("its name is not UTF-8; rename it")),
             Opened::File(path) => Ok(Self { path: path.clone(), temporary: false }),
             Opened::Bytes(bytes) => Self::temporary(bytes),
         }

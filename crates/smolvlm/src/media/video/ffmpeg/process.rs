@@ -18,7 +18,6 @@ const TAIL: usize = 1000;
 pub(super) struct Tool {
     name: &'static str,
     child: Child,
-    /// `None` once all has been received.
     pieces: Receiver<Vec<u8>>,
     rest: Vec<u8>,
     complaints: Option<JoinHandle<String>>,

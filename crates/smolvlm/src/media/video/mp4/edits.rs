@@ -78,10 +78,12 @@ fn edited(samples: &[Sample], edits: &[Edit]) -> Vec<Packet> {
     for edit in edits {
         let begins = clock;
         clock = clock.saturating_add(edit.duration);
-        let Some(start) = edit.start else {
-            leading = leading.saturating_add(if packets.is_empty() { edit.duration } else { 0 });
+        if edit.start.is_none() && packets.is_empty() {
+            leading = leading.saturating_add(edit.duration);
             continue;
-        };
+        }
+        // An empty edit further on counts there as a stretch from just before the beginning, and so it does here.
+        let start = edit.start.unwrap_or(-1);
         let before = packets.len();
         append_stretch(samples, reorders, start, edit.duration, begins, &mut packets);
         let shown = packets[before..].iter().filter(|packet| packet.shown);
@@ -104,7 +106,8 @@ fn append_stretch(
     begins: i64,
     packets: &mut Vec<Packet>,
 ) {
-    let end = start.saturating_add(duration);
+    // A duration of 0 means all that follows (8.6.6.1, for files written before their length was known).
+    let end = if duration == 0 { i64::MAX } else { start.saturating_add(duration) };
     let from = first_needed(samples, start);
     let is_shown = |sample: &Sample| (start..end).contains(&sample.composed());
     let anchor = samples[from..].iter().find(|sample| is_shown(sample)).map_or(0, |sample| sample.dts);
@@ -132,4 +135,43 @@ fn first_needed(samples: &[Sample], start: i64) -> usize {
 fn packet(sample: &Sample, pts: i64, shown: bool) -> Packet {
     let (offset, size, duration) = (sample.offset, sample.size, i64::from(sample.duration));
     Packet { offset, size, pts, duration, sync: sample.sync, shown }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An IDR, a P shown third, a B shown second; then the same again. Ten ticks each, composed two frames late.
+    fn samples() -> Vec<Sample> {
+        let cts = [20, 30, 10, 20, 30, 10];
+        let sample =
+            |(at, cts)| Sample { offset: 0, size: 1, dts: at as i64 * 10, cts, duration: 10, sync: at % 3 == 0 };
+        cts.into_iter().enumerate().map(sample).collect()
+    }
+
+    fn shown(edits: &[Edit]) -> Vec<i64> {
+        edited(&samples(), edits).iter().filter(|packet| packet.shown).map(|packet| packet.pts).collect()
+    }
+
+    #[test]
+    fn the_first_frame_shown_stands_at_zero() {
+        assert_eq!(shown(&[Edit { duration: 60, start: Some(20) }]), [0, 20, 10, 30, 50, 40]);
+    }
+
+    #[test]
+    fn frames_before_and_after_the_stretch_are_hidden() {
+        assert_eq!(shown(&[Edit { duration: 20, start: Some(30) }]), [10, 0]);
+    }
+
+    #[test]
+    fn a_leading_empty_edit_delays() {
+        let edits = [Edit { duration: 700, start: None }, Edit { duration: 60, start: Some(20) }];
+        assert_eq!(shown(&edits), [700, 720, 710, 730, 750, 740]);
+    }
+
+    #[test]
+    fn a_repeated_stretch_is_shown_twice() {
+        let edit = Edit { duration: 30, start: Some(20) };
+        assert_eq!(shown(&[edit, edit]), [0, 20, 10, 30, 50, 40]);
+    }
 }

@@ -110,13 +110,19 @@ fn read_index(bytes: &mut ByteSource, found: &FileBox) -> Result<Vec<u8>> {
     Ok(payload)
 }
 
-/// ffmpeg's `av_find_best_stream`: enabled before disabled, moving before still, then the higher bit rate.
+/// As ffmpeg's `av_find_best_stream` comes out: enabled before disabled, moving before still, video before previews in
+/// single pictures, then the higher bit rate.
 fn choose(tracks: Vec<Track>) -> Option<Track> {
     let rank = |track: &Track| {
         let size: u64 = track.samples.iter().map(|sample| u64::from(sample.size)).sum();
         let ticks: u64 = track.samples.iter().map(|sample| u64::from(sample.duration)).sum();
         let bytes_per_second = size as f64 * f64::from(track.timescale) / ticks.max(1) as f64;
-        (track.enabled, track.samples.len().min(5), bytes_per_second)
+        (
+            track.enabled,
+            track.samples.len().min(5),
+            !matches!(track.codec.as_str(), "mjpeg" | "mpeg4"),
+            bytes_per_second,
+        )
     };
     let mut best: Option<Track> = None;
     for track in tracks {

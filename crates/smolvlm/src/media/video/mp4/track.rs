@@ -174,6 +174,7 @@ fn codec_name(fourcc: [u8; 4]) -> String {
         b"av01" => "av1",
         b"vp08" => "vp8",
         b"vp09" => "vp9",
+        // `mp4v` stands for MPEG-4 part 2 and, from some muxers, for pictures in JPEG; neither is decoded here.
         b"mp4v" => "mpeg4",
         b"jpeg" | b"mjpa" | b"mjpb" => "mjpeg",
         other => return other.escape_ascii().to_string(),

@@ -1,0 +1,86 @@
+//! A sequence's numbers do not depend on what else is in the batch, on chunks of its prompt, or on threads.
+
+#[path = "golden/mod.rs"]
+#[allow(dead_code, reason = "shared with the parity tests, which use all of it")]
+mod golden;
+
+use golden::Goldens;
+use smolvlm::generate::CachePlan;
+use smolvlm::messages::Messages;
+use smolvlm::{Dtype, GenerateOptions, LoadOptions, Reply, Sampling};
+
+/// Text, one picture, two pictures, a video, pictures late and early, short and long: eight requests of all kinds.
+const MIXED: [&str; 8] = [
+    "text_only",
+    "image_square_48",
+    "two_images_interleaved",
+    "video_long_skip",
+    "text_multi_turn",
+    "image_text_first",
+    "video_short",
+    "text_short",
+];
+
+fn conversations(goldens: &Goldens) -> Vec<Messages> {
+    MIXED.iter().map(|name| goldens.case(name).messages()).collect()
+}
+
+fn options() -> GenerateOptions {
+    GenerateOptions { logprobs: Some(4), ..GenerateOptions::default().max_new_tokens(12) }
+}
+
+/// The bits of everything a reply says about the model's numbers.
+fn bits(reply: &Reply) -> Vec<(u32, u32)> {
+    let candidates = reply.logprobs.iter().flat_map(|token| std::iter::once(&token.chosen).chain(&token.top));
+    candidates.map(|candidate| (candidate.id, candidate.logprob.to_bits())).collect()
+}
+
+fn replies(goldens: &Goldens, dtype: Dtype, threads: usize, chunk: Option<usize>, together: bool) -> Vec<Reply> {
+    let cache = CachePlan { step_tokens: chunk, ..CachePlan::default() };
+    let mut model = goldens.load_as(LoadOptions { threads, cache, ..LoadOptions::default().dtype(dtype) });
+    let conversations = conversations(goldens);
+    if together {
+        return model.generate_batch(&conversations, &options()).expect("replies");
+    }
+    conversations.iter().map(|messages| model.generate(messages, &options()).expect("a reply")).collect()
+}
+
+#[test]
+fn eight_mixed_requests_are_bit_equal_to_their_members_alone() {
+    let goldens = Goldens::committed();
+    for dtype in [Dtype::F32, Dtype::Bf16] {
+        let alone = replies(&goldens, dtype, 1, None, false);
+        for (threads, chunk) in [(1, None), (2, None), (2, Some(7)), (1, Some(64)), (3, Some(1))] {
+            let batch = replies(&goldens, dtype, threads, chunk, true);
+            for ((name, alone), member) in MIXED.iter().zip(&alone).zip(&batch) {
+                assert_eq!(alone.usage, member.usage, "{name}: another prompt in the batch");
+                assert_eq!(alone.ids, member.ids, "{name}: {dtype:?}, {threads} threads, chunk {chunk:?}");
+                assert!(bits(alone) == bits(member), "{name}: {dtype:?}, {threads} threads, chunk {chunk:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn sampled_replies_are_the_same_alone_and_in_a_batch() {
+    let goldens = Goldens::committed();
+    let mut model = goldens.load(Dtype::F32);
+    let options = options().sampling(Sampling { seed: 5, temperature: 3.0, ..Sampling::default() });
+    let conversations = [goldens.case("text_only").messages(), goldens.case("text_short").messages()];
+    let batch = model.generate_batch(&conversations, &options).expect("replies");
+    for (messages, member) in conversations.iter().zip(&batch) {
+        assert_eq!(model.generate(messages, &options).expect("a reply").ids, member.ids);
+    }
+    assert_ne!(batch[0].ids, batch[1].ids);
+}
+
+#[test]
+fn requests_wait_for_room_in_the_cache_and_still_get_their_replies() {
+    let goldens = Goldens::committed();
+    let cache = CachePlan { bytes: Some(768 * 64 * 4), ..CachePlan::default() };
+    let mut small = goldens.load_as(LoadOptions { cache, ..LoadOptions::default().dtype(Dtype::F32) });
+    let conversations = vec![goldens.case("text_only").messages(); 6];
+    let replies = small.generate_batch(&conversations, &options()).expect("replies");
+    assert_eq!(replies.len(), 6);
+    assert!(replies.iter().all(|reply| reply.ids == replies[0].ids));
+}
