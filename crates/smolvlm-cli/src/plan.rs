@@ -21,6 +21,10 @@ pub(crate) fn load(model: &ModelArgs, media: Option<&MediaArgs>, console: &Conso
     let mut loaded = options.load_with(&model.model, &mut |progress| download.update(&progress))?;
     download.finish();
     console.note(&format!("{}: {} on {}", model.model, loaded.dtype().name(), loaded.compute()));
+    if !loaded.ignored_settings().is_empty() {
+        let names = loaded.ignored_settings().join(", ");
+        console.note(&format!("generation_config.json asks for what is not supported and is ignored: {names}"));
+    }
     if let Some(hook) = console.vision_progress() {
         loaded.on_progress(hook);
     }

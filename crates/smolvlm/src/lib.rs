@@ -1,4 +1,4 @@
-//! The native engine for SmolVLM2.
+//! The native engine for SmolVLM2: any mix of text, images and video in, text out.
 //!
 //! Data flows one way: messages → media → preprocess → prompt → model → generate.
 #![forbid(unsafe_code)]

@@ -3,6 +3,8 @@
 //! The committed goldens are always checked. `a_fresh_seed_agrees_when_the_reference_is_installed` also makes new ones,
 //! where Python with the reference's packages is at hand (`SMOLVLM_REFERENCE_PYTHON`, else `python3`).
 
+#![allow(clippy::print_stdout, reason = "a test says what it did not check")]
+
 #[path = "golden/mod.rs"]
 mod golden;
 

@@ -221,4 +221,46 @@ mod tests {
         let sum: f32 = logprob.top.iter().map(|candidate| candidate.logprob.exp()).sum();
         assert!((sum - 1.0).abs() < 1e-6);
     }
+
+    /// `extras/sampling.*` of the goldens: transformers' own processors on logits with a tie.
+    #[test]
+    fn every_rule_and_their_chain_equal_the_reference() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../goldens/tiny/extras/sampling");
+        let bytes = std::fs::read(format!("{folder}.safetensors")).expect("the tensors");
+        let tensors = safetensors::SafeTensors::deserialize(&bytes).expect("safetensors");
+        let floats = |name: &str| -> Vec<f32> {
+            let data = tensors.tensor(name).expect("a tensor").data();
+            data.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()
+        };
+        let ids = tensors.tensor("input_ids").expect("ids").data().as_chunks::<8>().0;
+        let ids: Vec<u32> = ids.iter().map(|bytes| i64::from_le_bytes(*bytes) as u32).collect();
+        let text = std::fs::read_to_string(format!("{folder}.json")).expect("the settings");
+        let rules: Vec<serde_json::Value> = serde_json::from_str(&text).expect("JSON");
+        let logits = floats("logits");
+        for rule in &rules {
+            let (index, given) = (&rule["index"], &rule["settings"]);
+            let number = |key: &str, default: f64| given[key].as_f64().unwrap_or(default) as f32;
+            let sampling = Sampling {
+                temperature: number("temperature", 1.0),
+                top_k: given["top_k"].as_u64().unwrap_or(0) as usize,
+                top_p: number("top_p", 1.0),
+                min_p: number("min_p", 0.0),
+                seed: 0,
+            };
+            let expected = floats(&format!("{index}.probabilities"));
+            for row in 0..3 {
+                let mut scores = logits[row * 64..][..64].to_vec();
+                let seen = ids[row * 12..][..12].iter().copied().collect();
+                penalize(&mut scores, &seen, number("repetition_penalty", 1.0));
+                let mut found = vec![0.0; 64];
+                candidates(scores, &sampling).iter().for_each(|(id, p)| found[*id as usize] = *p);
+                for (found, expected) in found.iter().zip(&expected[row * 64..][..64]) {
+                    // Softmax in f32, summed in another order.
+                    assert!((found - expected).abs() < 1e-6, "{given}, row {row}: {found} for {expected}");
+                    assert_eq!(*found == 0.0, *expected == 0.0, "{given}, row {row}");
+                }
+            }
+        }
+        assert!(rules.len() >= 8);
+    }
 }

@@ -135,6 +135,11 @@ impl SmolVlm {
         options
     }
 
+    /// Settings of the checkpoint's `generation_config.json` that would change replies and are not known here.
+    pub fn ignored_settings(&self) -> &[String] {
+        &self.generation.ignored
+    }
+
     /// How pictures and videos are read from now on.
     ///
     /// # Errors

@@ -1,5 +1,7 @@
 //! Reads what the Python reference recorded under `goldens/` (its README names every field).
 
+#![allow(missing_docs, unreachable_pub, reason = "shared by test binaries")]
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
