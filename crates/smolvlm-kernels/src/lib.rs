@@ -1,4 +1,4 @@
-//! Numbers on views: the [`Backend`] seam, a scalar [`reference`] of every operation, and the [`cpu`] backend.
+//! Numbers on views: the [`Backend`] seam, a scalar [reference](mod@reference) of every operation, and the [`cpu`] backend.
 //!
 //! An operation is what one fused kernel does well, not a primitive of algebra. A model is written once over the
 //! trait; backends are interchangeable and are held to the reference by `tests/conformance.rs`.

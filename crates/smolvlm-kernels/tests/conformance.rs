@@ -2,6 +2,8 @@
 //!
 //! Sets that this machine lacks are named in the output of `every_instruction_set_of_this_machine_is_tested`.
 
+#![allow(clippy::print_stdout, reason = "a test says what it did not check")]
+
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use smolvlm_kernels::cpu::InstructionSet;

@@ -1,7 +1,6 @@
 //! A sequence's numbers do not depend on what else is in the batch, on chunks of its prompt, or on threads.
 
 #[path = "golden/mod.rs"]
-#[allow(dead_code, reason = "shared with the parity tests, which use all of it")]
 mod golden;
 
 use golden::Goldens;

@@ -1,7 +1,6 @@
 //! Decoded pixels and tiles against the reference's digests.
 
 #[path = "golden/mod.rs"]
-#[allow(dead_code, reason = "shared with the parity tests, which use all of it")]
 mod golden;
 
 use golden::{Goldens, as_release};

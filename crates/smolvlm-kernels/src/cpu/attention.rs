@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use super::CpuBackend;
 use super::cache::{Cache, Page};
-use super::matmul::{PANEL, TILE_ROWS, Tile};
+use super::matmul::{PANEL, Rows, TILE_ROWS, Tile};
 use super::scratch;
 use super::shared::SharedRows;
 use super::tensor::Tensor;
@@ -63,7 +63,8 @@ impl TileHead<'_> {
                 for panel in 0..key_panels {
                     let mut tile = EMPTY;
                     let keys = &keys[panel * self.dim * PANEL..];
-                    kernels.tiles.f32(queries, self.dim, rows, keys, self.dim, &mut tile, false);
+                    let queries = Rows { data: queries, stride: self.dim, count: rows };
+                    kernels.tiles.f32(queries, keys, self.dim, &mut tile, false);
                     for (row, sums) in tile.iter().enumerate().take(rows) {
                         scores[row * scores_width + panel * PANEL..][..PANEL].copy_from_slice(sums);
                     }
@@ -75,7 +76,8 @@ impl TileHead<'_> {
                 for panel in 0..value_panels {
                     let mut tile = EMPTY;
                     let values = &values[panel * self.n * PANEL..];
-                    kernels.tiles.f32(scores, scores_width, rows, values, self.n, &mut tile, false);
+                    let weights = Rows { data: scores, stride: scores_width, count: rows };
+                    kernels.tiles.f32(weights, values, self.n, &mut tile, false);
                     for row in 0..rows {
                         self.write(first + row, panel, &tile[row], inverse[row], out);
                     }
@@ -174,7 +176,7 @@ impl PagedHead<'_> {
             }
             for page in 0..pages {
                 let mut tile = EMPTY;
-                self.multiply_keys(page, queries, rows, &mut tile);
+                self.multiply_keys(page, Rows { data: queries, stride: self.dim, count: rows }, &mut tile);
                 for (row, sums) in tile.iter().enumerate().take(rows) {
                     scores[row * width + page * PAGE_TOKENS..][..PAGE_TOKENS].copy_from_slice(sums);
                 }
@@ -189,8 +191,8 @@ impl PagedHead<'_> {
                 let mut tile = EMPTY;
                 for page in 0..pages {
                     let tokens = PAGE_TOKENS.min(keys - page * PAGE_TOKENS);
-                    let weights = &scores[page * PAGE_TOKENS..];
-                    self.multiply_values(page, panel, (weights, width), rows, tokens, &mut tile);
+                    let weights = Rows { data: &scores[page * PAGE_TOKENS..], stride: width, count: rows };
+                    self.multiply_values(page, panel, weights, tokens, &mut tile);
                 }
                 for row in 0..rows {
                     self.write(first + row, panel, &tile[row], inverse[row], out);
@@ -204,31 +206,23 @@ impl PagedHead<'_> {
         &self.qkv.row(self.segment.rows.start + query / self.group)[head * self.dim..][..self.dim]
     }
 
-    fn multiply_keys(&self, page: usize, queries: &[f32], rows: usize, tile: &mut Tile) {
+    fn multiply_keys(&self, page: usize, queries: Rows<'_, f32>, tile: &mut Tile) {
         let kernels = &self.backend.isa.tiles;
         let start = self.cache.block_start(self.layer, self.kv_head);
         match self.cache.page(self.segment.pages[page]) {
-            Page::F32(data) => kernels.f32(queries, self.dim, rows, &data[start..], self.dim, tile, false),
-            Page::Bf16(data) => kernels.f32_widening(queries, self.dim, rows, &data[start..], self.dim, tile, false),
+            Page::F32(data) => kernels.f32(queries, &data[start..], self.dim, tile, false),
+            Page::Bf16(data) => kernels.f32_widening(queries, &data[start..], self.dim, tile, false),
         }
     }
 
-    /// Adds the values of `tokens` tokens of a page, weighted; `weights` come with their row stride.
-    fn multiply_values(
-        &self,
-        page: usize,
-        panel: usize,
-        (weights, stride): (&[f32], usize),
-        rows: usize,
-        tokens: usize,
-        tile: &mut Tile,
-    ) {
+    /// Adds the values of `tokens` tokens of a page, weighted.
+    fn multiply_values(&self, page: usize, panel: usize, weights: Rows<'_, f32>, tokens: usize, tile: &mut Tile) {
         let kernels = &self.backend.isa.tiles;
         let block = self.cache.block_start(self.layer, self.kv_head);
         let start = block + self.cache.block_shape().keys() + panel * PAGE_TOKENS * PANEL;
         match self.cache.page(self.segment.pages[page]) {
-            Page::F32(data) => kernels.f32(weights, stride, rows, &data[start..], tokens, tile, true),
-            Page::Bf16(data) => kernels.f32_widening(weights, stride, rows, &data[start..], tokens, tile, true),
+            Page::F32(data) => kernels.f32(weights, &data[start..], tokens, tile, true),
+            Page::Bf16(data) => kernels.f32_widening(weights, &data[start..], tokens, tile, true),
         }
     }
 

@@ -7,6 +7,9 @@ use std::f32::consts::{LN_2, LOG2_E};
 const LANES: usize = 16;
 type Lanes = [f32; LANES];
 
+/// Layer norm of a row: `(x, weight, bias, eps, out)`.
+type LayerNormKernel = unsafe fn(&[f32], &[f32], &[f32], f32, &mut [f32]);
+
 /// One instruction set's row-wise operations.
 #[derive(Clone, Copy)]
 pub struct RowKernels {
@@ -14,7 +17,7 @@ pub struct RowKernels {
     gelu_tanh: unsafe fn(&mut [f32]),
     swiglu: unsafe fn(&[f32], &[f32], &mut [f32]),
     rms_norm: unsafe fn(&[f32], &[f32], f32, &mut [f32]),
-    layer_norm: unsafe fn(&[f32], &[f32], &[f32], f32, &mut [f32]),
+    layer_norm: LayerNormKernel,
     round_bf16: unsafe fn(&[f32], &mut [u16]),
 }
 
@@ -114,7 +117,7 @@ fn exp(x: f32) -> f32 {
     // Adding and subtracting 1.5 × 2²³ rounds to an integer on any instruction set.
     const ROUND: f32 = 12_582_912.0;
     // ln 2 in two parts, so that x − n ln 2 is exact to the last bit that matters.
-    const LN_2_HIGH: f32 = 0.693_359_375;
+    const LN_2_HIGH: f32 = 0.693_359_4;
     const LN_2_LOW: f32 = LN_2 - LN_2_HIGH;
     let clamped = x.clamp(-87.0, 88.0);
     let n = (clamped * LOG2_E + ROUND) - ROUND;
@@ -202,7 +205,7 @@ fn sigmoid(x: f32) -> f32 {
 #[inline(always)]
 fn gelu_tanh(row: &mut [f32]) {
     // 0.5 (1 + tanh u) = sigmoid(2u)
-    const TWO_SQRT_2_OVER_PI: f32 = 1.595_769_1;
+    const TWO_SQRT_2_OVER_PI: f32 = 1.595_769_2;
     map(row, |x| x * sigmoid(TWO_SQRT_2_OVER_PI * (x + 0.044_715 * x * x * x)));
 }
 

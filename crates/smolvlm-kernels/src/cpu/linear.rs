@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use super::CpuBackend;
 use super::lanes::RowKernels;
-use super::matmul::{PANEL, TILE_ROWS, Tile};
+use super::matmul::{PANEL, Rows, TILE_ROWS, Tile};
 use super::shared::SharedRows;
 use super::tensor::{Pooled, Tensor};
 use super::weight::{Panels, Weight};
@@ -119,11 +119,23 @@ impl Product<'_> {
         match (&self.input, self.weight.panels()) {
             (Input::F32(x), Panels::F32(panels)) => {
                 let k = self.weight.inputs();
-                kernels.f32(&x[first * k..], k, rows, &panels[panel * PANEL * k..], k, &mut tile, false);
+                kernels.f32(
+                    Rows { data: &x[first * k..], stride: k, count: rows },
+                    &panels[panel * PANEL * k..],
+                    k,
+                    &mut tile,
+                    false,
+                );
             }
             (Input::Bf16(x), Panels::Bf16(panels)) => {
                 let k = self.weight.inputs().next_multiple_of(2);
-                kernels.bf16(&x[first * k..], k, rows, &panels[panel * PANEL * k..], k, &mut tile, false);
+                kernels.bf16(
+                    Rows { data: &x[first * k..], stride: k, count: rows },
+                    &panels[panel * PANEL * k..],
+                    k,
+                    &mut tile,
+                    false,
+                );
             }
             _ => unreachable!("the input was brought to the weight's format"),
         }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use rayon::prelude::*;
 
 use super::CpuBackend;
-use super::matmul::{PANEL, TILE_ROWS, Tile};
+use super::matmul::{PANEL, Rows, TILE_ROWS, Tile};
 use crate::aligned::Aligned;
 
 /// How long each figure is measured.
@@ -34,11 +34,11 @@ impl CpuBackend {
         let operations = (2 * TILE_ROWS * PANEL * INPUTS) as f64;
         let f32_flops = self.rate(|| {
             let (a, panel) = (vec![1e-3_f32; TILE_ROWS * INPUTS], Aligned::<f32>::zeroed(INPUTS * PANEL));
-            move |tile: &mut Tile| tiles.f32(black_box(&a), INPUTS, TILE_ROWS, &panel, INPUTS, tile, true)
+            move |tile: &mut Tile| tiles.f32(rows(black_box(&a)), &panel, INPUTS, tile, true)
         });
         let bf16_flops = self.rate(|| {
             let (a, panel) = (vec![0x3a83_u16; TILE_ROWS * INPUTS], Aligned::<u16>::zeroed(INPUTS * PANEL));
-            move |tile: &mut Tile| tiles.bf16(black_box(&a), INPUTS, TILE_ROWS, &panel, INPUTS, tile, true)
+            move |tile: &mut Tile| tiles.bf16(rows(black_box(&a)), &panel, INPUTS, tile, true)
         });
         Peak {
             f32_flops: f32_flops * operations,
@@ -78,4 +78,8 @@ impl CpuBackend {
         });
         (rounds * BANDWIDTH_BYTES) as f64 / started.elapsed().as_secs_f64()
     }
+}
+
+fn rows<T>(data: &[T]) -> Rows<'_, T> {
+    Rows { data, stride: INPUTS, count: TILE_ROWS }
 }

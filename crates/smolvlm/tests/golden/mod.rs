@@ -1,6 +1,6 @@
 //! Reads what the Python reference recorded under `goldens/` (its README names every field).
 
-#![allow(missing_docs, unreachable_pub, reason = "shared by test binaries")]
+#![allow(dead_code, missing_docs, unreachable_pub, reason = "shared by several test binaries")]
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

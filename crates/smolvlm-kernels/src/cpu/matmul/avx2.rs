@@ -1,5 +1,7 @@
 //! Tile products for AVX2 and FMA: four passes over a panel, each 16 outputs wide with 12 accumulators of 8 lanes.
 
+#![allow(clippy::needless_range_loop, reason = "rows and columns address accumulators and memory alike")]
+
 use std::arch::x86_64::*;
 
 use super::{PANEL, Tile, TileKernels, per_row_count};

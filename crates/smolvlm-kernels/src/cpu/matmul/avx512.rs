@@ -1,5 +1,7 @@
 //! Tile products for AVX-512 with BF16: 24 accumulators of 16 lanes, four loads of the panel per step.
 
+#![allow(clippy::needless_range_loop, reason = "rows and columns address accumulators and memory alike")]
+
 use std::arch::x86_64::*;
 
 use super::{PANEL, TILE_ROWS, Tile, TileKernels, per_row_count};

@@ -17,6 +17,17 @@ pub const TILE_ROWS: usize = 6;
 /// The accumulators of one tile, `[TILE_ROWS, PANEL]`.
 pub type Tile = [[f32; PANEL]; TILE_ROWS];
 
+/// The left-hand rows of a tile.
+#[derive(Debug, Clone, Copy)]
+pub struct Rows<'a, T> {
+    /// Numbers, from the first row's first on.
+    pub data: &'a [T],
+    /// Numbers from one row's beginning to the next's.
+    pub stride: usize,
+    /// Rows, 1 to [`TILE_ROWS`].
+    pub count: usize,
+}
+
 /// Multiplies f32 rows by an f32 panel: `(a, row stride of a, panel [k, 64], k, tile, accumulate)`.
 pub(super) type F32Kernel = unsafe fn(*const f32, usize, *const f32, usize, &mut Tile, bool);
 /// The same with a bfloat16 panel `[k, 64]`, widened on the way.
@@ -64,50 +75,41 @@ impl TileKernels {
         (base && bf16).then(avx512::kernels)
     }
 
-    /// `rows` rows of `a` (stride `stride`) times `panel`; replaces or adds to `tile`.
+    /// `rows` times `panel` `[k, 64]`; replaces or adds to `tile`.
     ///
     /// # Panics
     /// When a slice is shorter than the product needs.
-    pub fn f32(&self, a: &[f32], stride: usize, rows: usize, panel: &[f32], k: usize, tile: &mut Tile, add: bool) {
-        check(a.len(), stride, rows, panel.len(), k);
-        // SAFETY: `check` holds every address the kernel reads inside `a` and `panel`; the constructor that chose the
-        // kernel detected its instruction set.
-        unsafe { self.f32[rows - 1](a.as_ptr(), stride, panel.as_ptr(), k, tile, add) }
+    pub fn f32(&self, rows: Rows<'_, f32>, panel: &[f32], k: usize, tile: &mut Tile, add: bool) {
+        check(&rows, panel.len(), k);
+        // SAFETY: `check` holds every address the kernel reads inside the rows and the panel; the constructor that
+        // chose the kernel detected its instruction set.
+        unsafe { self.f32[rows.count - 1](rows.data.as_ptr(), rows.stride, panel.as_ptr(), k, tile, add) }
     }
 
     /// As [`f32`](Self::f32), for a panel of bfloat16 `[k, 64]`.
     ///
     /// # Panics
     /// When a slice is shorter than the product needs.
-    pub fn f32_widening(
-        &self,
-        a: &[f32],
-        stride: usize,
-        rows: usize,
-        panel: &[u16],
-        k: usize,
-        tile: &mut Tile,
-        add: bool,
-    ) {
-        check(a.len(), stride, rows, panel.len(), k);
+    pub fn f32_widening(&self, rows: Rows<'_, f32>, panel: &[u16], k: usize, tile: &mut Tile, add: bool) {
+        check(&rows, panel.len(), k);
         // SAFETY: as in `f32`.
-        unsafe { self.f32_widening[rows - 1](a.as_ptr(), stride, panel.as_ptr(), k, tile, add) }
+        unsafe { self.f32_widening[rows.count - 1](rows.data.as_ptr(), rows.stride, panel.as_ptr(), k, tile, add) }
     }
 
     /// As [`f32`](Self::f32), for bfloat16 rows and a panel of bfloat16 pairs `[k / 2, 64, 2]`.
     ///
     /// # Panics
     /// When a slice is shorter than the product needs or `k` is odd.
-    pub fn bf16(&self, a: &[u16], stride: usize, rows: usize, panel: &[u16], k: usize, tile: &mut Tile, add: bool) {
+    pub fn bf16(&self, rows: Rows<'_, u16>, panel: &[u16], k: usize, tile: &mut Tile, add: bool) {
         assert!(k.is_multiple_of(2), "bfloat16 products take pairs");
-        check(a.len(), stride, rows, panel.len(), k);
+        check(&rows, panel.len(), k);
         // SAFETY: as in `f32`.
-        unsafe { self.bf16[rows - 1](a.as_ptr(), stride, panel.as_ptr(), k, tile, add) }
+        unsafe { self.bf16[rows.count - 1](rows.data.as_ptr(), rows.stride, panel.as_ptr(), k, tile, add) }
     }
 }
 
-fn check(a_len: usize, stride: usize, rows: usize, panel_len: usize, k: usize) {
-    assert!((1..=TILE_ROWS).contains(&rows), "a tile has 1 to {TILE_ROWS} rows");
-    assert!(a_len >= (rows - 1) * stride + k, "rows are shorter than the product");
+fn check<T>(rows: &Rows<'_, T>, panel_len: usize, k: usize) {
+    assert!((1..=TILE_ROWS).contains(&rows.count), "a tile has 1 to {TILE_ROWS} rows");
+    assert!(rows.data.len() >= (rows.count - 1) * rows.stride + k, "rows are shorter than the product");
     assert!(panel_len >= k * PANEL, "the panel is shorter than the product");
 }

@@ -1,6 +1,7 @@
 //! The first frame of a GIF file, drawn on its background.
 
 use std::io::Cursor;
+use std::num::NonZeroU64;
 
 use gif::{ColorOutput, DecodeOptions, Decoder, MemoryLimit};
 
@@ -14,13 +15,15 @@ fn broken(error: gif::DecodingError) -> Error {
     Error::input(format!("broken GIF file: {error}")).caused_by(error)
 }
 
+fn no_frame() -> Error {
+    Error::input("broken GIF file: it has no frame")
+}
+
 fn open(data: &[u8], pixels: u64) -> Result<Reader<'_>> {
     let mut options = DecodeOptions::new();
     options.set_color_output(ColorOutput::Indexed);
     // An indexed pixel takes one byte.
-    options.set_memory_limit(
-        std::num::NonZeroU64::new(pixels).map_or(MemoryLimit::Bytes(std::num::NonZeroU64::MIN), MemoryLimit::Bytes),
-    );
+    options.set_memory_limit(MemoryLimit::Bytes(NonZeroU64::new(pixels).unwrap_or(NonZeroU64::MIN)));
     options.read_info(Cursor::new(data)).map_err(broken)
 }
 
@@ -28,7 +31,7 @@ fn open(data: &[u8], pixels: u64) -> Result<Reader<'_>> {
 pub(super) fn size(data: &[u8], pixels: u64) -> Result<(usize, usize)> {
     let mut reader = open(data, pixels)?;
     let canvas = (reader.width(), reader.height());
-    let frame = reader.next_frame_info().map_err(broken)?.ok_or_else(|| Error::input("broken GIF file: no frame"))?;
+    let frame = reader.next_frame_info().map_err(broken)?.ok_or_else(no_frame)?;
     Ok((canvas.0.max(frame.width).into(), canvas.1.max(frame.height).into()))
 }
 
@@ -39,7 +42,7 @@ pub(super) fn decode(data: &[u8], pixels: u64, rules: Rules) -> Result<Image> {
     let mut reader = open(data, pixels)?;
     let background = background(&reader);
     let global = reader.global_palette().map(<[u8]>::to_vec);
-    let frame = reader.read_next_frame().map_err(broken)?.ok_or_else(|| Error::input("broken GIF file: no frame"))?;
+    let frame = reader.read_next_frame().map_err(broken)?.ok_or_else(no_frame)?;
     let palette = frame.palette.as_ref().or(global.as_ref());
     let palette = palette.ok_or_else(|| Error::input("broken GIF file: no colour table"))?.as_chunks::<3>().0;
     let transparent = frame.transparent.filter(|_| rules == Rules::Torch);

@@ -53,6 +53,9 @@ pub(super) fn decode(format: Format, data: &[u8], pixels: u64, rules: Rules) -> 
 }
 
 fn open<'a>(format: Format, data: &'a [u8], pixels: u64) -> Result<Box<dyn ImageDecoder + 'a>> {
+    if format == Format::WebP {
+        check_riff_size(data)?;
+    }
     let mut limits = Limits::no_limits();
     limits.max_alloc = Some(pixels.saturating_mul(BYTES_PER_PIXEL).saturating_add(FIXED_BYTES));
     let input = Cursor::new(data);
@@ -66,6 +69,14 @@ fn open<'a>(format: Format, data: &'a [u8], pixels: u64) -> Result<Box<dyn Image
     let mut decoder = decoder.map_err(|error| broken(format, error))?;
     decoder.set_limits(limits).map_err(|error| broken(format, error))?;
     Ok(decoder)
+}
+
+/// libwebp refuses a file that is shorter than it says; the decoder here would make up what is missing.
+fn check_riff_size(data: &[u8]) -> Result<()> {
+    match data.get(4..).and_then(<[u8]>::first_chunk) {
+        Some(&size) if data.len() as u64 >= u64::from(u32::from_le_bytes(size)) + 8 => Ok(()),
+        _ => Err(Error::input("broken WebP file: it is truncated")),
+    }
 }
 
 fn broken(format: Format, error: ImageError) -> Error {

@@ -1,7 +1,7 @@
 //! The bits of an entropy-coded segment.
 
 use super::huffman::HuffmanTable;
-use super::stream::Stream;
+use super::stream::{self, Stream};
 use crate::Result;
 
 /// Reads bits, most significant first, up to the next marker; beyond it all bits are zero, as in libjpeg.
@@ -27,7 +27,7 @@ impl<'s, 'a> Bits<'s, 'a> {
 
     /// Whether the segment ended at a marker that no restart gets past: the rest of the scan is empty.
     pub(super) fn at_end_of_scan(&self) -> bool {
-        self.exhausted && self.stream.pending.is_some_and(super::stream::ends_scan)
+        self.exhausted && self.stream.pending.is_some_and(stream::ends_scan)
     }
 
     /// Drops what is left of the segment and moves past restart marker `expected` (0 to 7).

@@ -69,7 +69,7 @@ impl<'p> Upsampler<'p> {
             }
             Method::H1V2 => {
                 let (near, far) = self.rows(y);
-                let bias = if y % 2 == 0 { 1 } else { 2 };
+                let bias = if y.is_multiple_of(2) { 1 } else { 2 };
                 for ((output, &near), &far) in self.output.iter_mut().zip(near).zip(far) {
                     *output = ((3 * u16::from(near) + u16::from(far) + bias) >> 2) as u8;
                 }
@@ -95,7 +95,7 @@ impl<'p> Upsampler<'p> {
     /// The row of samples nearest to picture row `y` of a vertically halved component, and the next nearest one.
     fn rows(&self, y: usize) -> (&'p [u8], &'p [u8]) {
         let near = y / 2;
-        let far = if y % 2 == 0 { near.saturating_sub(1) } else { (near + 1).min(self.size.1 - 1) };
+        let far = if y.is_multiple_of(2) { near.saturating_sub(1) } else { (near + 1).min(self.size.1 - 1) };
         (self.plane.row(near, self.size.0), self.plane.row(far, self.size.0))
     }
 
