@@ -4,13 +4,17 @@
 ///
 /// | what | default | `hf-5.23` | `hf-5.17` | `hf-4.57` | `pil` |
 /// |---|---|---|---|---|---|
-/// | image resampling | torch uint8 Lanczos | same | torch uint8 bicubic (torchvision 0.26) | Pillow Lanczos | Pillow 13 Lanczos |
-/// | video resampling | torch uint8 Lanczos | same | torch uint8 bicubic | torch uint8 bicubic | torch uint8 Lanczos |
+/// | picture resampling | torch uint8 Lanczos | same | torch uint8 bicubic (torchvision 0.26) | Pillow Lanczos | Pillow 13 Lanczos |
+/// | frame resampling | torch uint8 Lanczos | same | torch uint8 bicubic | torch uint8 bicubic | torch uint8 Lanczos |
 /// | EXIF orientation of files | applied | applied | ignored | applied | applied |
-/// | alpha of decoded pictures | on white | on white | dropped | on white, resized premultiplied | dropped |
+/// | alpha of decoded pictures | on white | on white | dropped | on white, before resizing | dropped |
+/// | 16-bit grey files | rounded to 8 bits | same | same | clipped at 255 | clipped at 255 |
+/// | 16-bit colour files | rounded to 8 bits | same | same | high byte | high byte |
 /// | printed time of a frame, variable-rate files | the stream's own | index ÷ average rate | same | same | as default |
 /// | position ids (f32) | identity | identity | identity | off by one | identity |
 /// | position ids (bf16, 27 or 6 patches a side) | identity | identity | library's table | library's table | identity |
+///
+/// `docs/compat.md` says what of this is verified, and where this engine differs from every release on purpose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Compat {
     /// transformers 5.23 with torchvision 0.29, except that variable-rate videos print the stream's own times.
