@@ -7,7 +7,7 @@
 /// | picture resampling | torch uint8 Lanczos | same | torch uint8 bicubic (torchvision 0.26) | Pillow Lanczos | Pillow 13 Lanczos |
 /// | frame resampling | torch uint8 Lanczos | same | torch uint8 bicubic | torch uint8 bicubic | torch uint8 Lanczos |
 /// | EXIF orientation of files | applied | applied | ignored | applied | applied |
-/// | alpha of decoded pictures | on white | on white | dropped | on white, before resizing | dropped |
+/// | alpha of decoded pictures | on white | on white | dropped | on white, before resizing | on white |
 /// | 16-bit grey files | rounded to 8 bits | same | same | clipped at 255 | clipped at 255 |
 /// | 16-bit colour files | rounded to 8 bits | same | same | high byte | high byte |
 /// | printed time of a frame, variable-rate files | the stream's own | index ÷ average rate | same | same | as default |

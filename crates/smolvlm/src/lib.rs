@@ -7,6 +7,7 @@ pub mod checkpoint;
 pub mod compat;
 mod error;
 pub mod generate;
+mod machine;
 pub mod media;
 pub mod messages;
 pub mod model;

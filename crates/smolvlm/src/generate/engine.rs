@@ -4,12 +4,12 @@ use std::collections::VecDeque;
 
 use smolvlm_kernels::{Backend, CacheShape, Format, PAGE_TOKENS, TileBatch, TokenBatch};
 
-use super::memory::available_bytes;
 use super::options::{FinishReason, GenerateOptions};
 use super::pages::{PagePool, pages_for};
 use super::sampling::TokenLogprob;
 use super::sequence::Sequence;
 use crate::checkpoint::ModelConfig;
+use crate::machine::available_bytes;
 use crate::model::Model;
 use crate::{Error, Result};
 

@@ -1,7 +1,6 @@
 //! Turns prompts into tokens: sequences, pages of keys and values, sampling, stopping, batching.
 
 mod engine;
-mod memory;
 mod options;
 mod pages;
 mod sampling;

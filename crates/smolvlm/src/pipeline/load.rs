@@ -5,10 +5,11 @@ pub use smolvlm_kernels::cpu::Peak;
 use smolvlm_kernels::{CpuBackend, Format};
 
 use super::{MediaOptions, SmolVlm};
-use crate::checkpoint::Checkpoint;
 use crate::checkpoint::hub::{self, DownloadProgress};
+use crate::checkpoint::{Checkpoint, StoredDtype, memory_estimate};
 use crate::compat::Compat;
 use crate::generate::{CachePlan, Generator};
+use crate::machine::{available_bytes, check_memory};
 use crate::model::Model;
 use crate::preprocess::{Preprocessor, Settings};
 use crate::prompt::{ChatTemplate, PromptTokenizer};
@@ -100,6 +101,9 @@ impl LoadOptions {
         let preprocessor = Preprocessor::new(settings.clone(), self.compat, self.media.overrides)?;
 
         let dtype = self.dtype.unwrap_or_else(Dtype::best);
+        let stored = if dtype == Dtype::F32 { StoredDtype::F32 } else { StoredDtype::Bf16 };
+        let weights = memory_estimate(checkpoint.config(), stored).weights;
+        check_memory("the weights", weights, available_bytes()).map_err(|error| error.at(model))?;
         let backend = CpuBackend::new(self.threads).map_err(|error| Error::internal(error.message))?;
         let compute = format!("CPU, {}, {} threads", backend.instruction_set().name, backend.threads());
         let network = Model::load(&backend, &checkpoint, dtype.format(), self.compat)?;

@@ -4,6 +4,8 @@
 
 use std::arch::x86_64::*;
 
+// Closures (as `array::from_fn` takes them) would not be inlined: the standard library's functions around them are not
+// compiled for these instructions. So arrays are filled by loops here.
 use super::{PANEL, Tile, TileKernels, per_row_count};
 
 const LANES: usize = 8;
@@ -62,7 +64,10 @@ unsafe fn f32_rows<const ROWS: usize>(
         for i in 0..k {
             // SAFETY: `i < k`, `first + 16 <= 64`; every row index is below `ROWS`.
             unsafe {
-                let w: [__m256; 2] = std::array::from_fn(|h| _mm256_loadu_ps(panel.add(i * PANEL + first + h * LANES)));
+                let mut w = [_mm256_setzero_ps(); 2];
+                for half in 0..2 {
+                    w[half] = _mm256_loadu_ps(panel.add(i * PANEL + first + half * LANES));
+                }
                 for row in 0..ROWS {
                     let x = _mm256_set1_ps(*a.add(row * stride + i));
                     for half in 0..2 {
@@ -91,10 +96,11 @@ unsafe fn f32_widening_rows<const ROWS: usize>(
         for i in 0..k {
             // SAFETY: `i < k`, `first + 16 <= 64`; every row index is below `ROWS`.
             unsafe {
-                let w: [__m256; 2] = std::array::from_fn(|h| {
-                    let bits = _mm_loadu_si128(panel.add(i * PANEL + first + h * LANES).cast());
-                    _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(bits)))
-                });
+                let mut w = [_mm256_setzero_ps(); 2];
+                for half in 0..2 {
+                    let bits = _mm_loadu_si128(panel.add(i * PANEL + first + half * LANES).cast());
+                    w[half] = _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(bits)));
+                }
                 for row in 0..ROWS {
                     let x = _mm256_set1_ps(*a.add(row * stride + i));
                     for half in 0..2 {
@@ -124,11 +130,12 @@ unsafe fn bf16_rows<const ROWS: usize>(
         for pair in 0..k / 2 {
             // SAFETY: `2 × pair + 1 < k`, `first + 16 <= 64`; every row index is below `ROWS`.
             unsafe {
-                let w: [__m256i; 2] = std::array::from_fn(|h| {
-                    _mm256_loadu_si256(panel.add((pair * PANEL + first + h * LANES) * 2).cast())
-                });
-                let even = w.map(|bits| _mm256_castsi256_ps(_mm256_slli_epi32::<16>(bits)));
-                let odd = w.map(|bits| _mm256_castsi256_ps(_mm256_and_si256(bits, high)));
+                let (mut even, mut odd) = ([_mm256_setzero_ps(); 2], [_mm256_setzero_ps(); 2]);
+                for half in 0..2 {
+                    let bits = _mm256_loadu_si256(panel.add((pair * PANEL + first + half * LANES) * 2).cast());
+                    even[half] = _mm256_castsi256_ps(_mm256_slli_epi32::<16>(bits));
+                    odd[half] = _mm256_castsi256_ps(_mm256_and_si256(bits, high));
+                }
                 for row in 0..ROWS {
                     let x = a.add(row * stride + 2 * pair).cast::<u32>().read_unaligned();
                     let x0 = _mm256_set1_ps(f32::from_bits(x << 16));

@@ -4,6 +4,8 @@
 
 use std::arch::x86_64::*;
 
+// Closures (as `array::from_fn` takes them) would not be inlined: the standard library's functions around them are not
+// compiled for these instructions. So arrays are filled by loops here.
 use super::{PANEL, TILE_ROWS, Tile, TileKernels, per_row_count};
 
 const LANES: usize = 16;
@@ -60,7 +62,10 @@ unsafe fn f32_rows<const ROWS: usize>(
     for i in 0..k {
         // SAFETY: `i < k`; every row index is below `ROWS`.
         unsafe {
-            let w: [__m512; COLUMNS] = std::array::from_fn(|c| _mm512_loadu_ps(panel.add(i * PANEL + c * LANES)));
+            let mut w = [_mm512_setzero_ps(); COLUMNS];
+            for column in 0..COLUMNS {
+                w[column] = _mm512_loadu_ps(panel.add(i * PANEL + column * LANES));
+            }
             for row in 0..ROWS {
                 let x = _mm512_set1_ps(*a.add(row * stride + i));
                 for column in 0..COLUMNS {
@@ -87,10 +92,11 @@ unsafe fn f32_widening_rows<const ROWS: usize>(
     for i in 0..k {
         // SAFETY: `i < k`; every row index is below `ROWS`.
         unsafe {
-            let w: [__m512; COLUMNS] = std::array::from_fn(|c| {
-                let bits = _mm256_loadu_si256(panel.add(i * PANEL + c * LANES).cast());
-                _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(bits)))
-            });
+            let mut w = [_mm512_setzero_ps(); COLUMNS];
+            for column in 0..COLUMNS {
+                let bits = _mm256_loadu_si256(panel.add(i * PANEL + column * LANES).cast());
+                w[column] = _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(bits)));
+            }
             for row in 0..ROWS {
                 let x = _mm512_set1_ps(*a.add(row * stride + i));
                 for column in 0..COLUMNS {
@@ -117,14 +123,16 @@ unsafe fn bf16_rows<const ROWS: usize>(
     for pair in 0..k / 2 {
         // SAFETY: `2 × pair + 1 < k`; every row index is below `ROWS`; `__m512bh` is 32 bfloat16 of any bits.
         unsafe {
-            let w: [__m512bh; COLUMNS] = std::array::from_fn(|c| {
-                std::mem::transmute(_mm512_loadu_si512(panel.add((pair * PANEL + c * LANES) * 2).cast()))
-            });
+            let mut w = [_mm512_setzero_si512(); COLUMNS];
+            for column in 0..COLUMNS {
+                w[column] = _mm512_loadu_si512(panel.add((pair * PANEL + column * LANES) * 2).cast());
+            }
             for row in 0..ROWS {
                 let x = a.add(row * stride + 2 * pair).cast::<i32>().read_unaligned();
                 let x: __m512bh = std::mem::transmute(_mm512_set1_epi32(x));
                 for column in 0..COLUMNS {
-                    sums[row][column] = _mm512_dpbf16_ps(sums[row][column], x, w[column]);
+                    sums[row][column] =
+                        _mm512_dpbf16_ps(sums[row][column], x, std::mem::transmute::<__m512i, __m512bh>(w[column]));
                 }
             }
         }

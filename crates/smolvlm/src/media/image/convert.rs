@@ -56,8 +56,8 @@ pub(super) fn check(image: &DecodedImage) -> Result<()> {
 /// A decoded picture to RGB, its alpha as `compat` treats it. The shape has been [`check`]ed.
 pub(super) fn decoded_to_rgb(image: &DecodedImage, compat: Compat) -> Vec<u8> {
     match compat {
-        Compat::Newest | Compat::Hf523 | Compat::Hf457 => on_white(&image.data, image.channels),
-        Compat::Hf517 | Compat::Pil => drop_alpha(&image.data, image.channels),
+        Compat::Newest | Compat::Hf523 | Compat::Hf457 | Compat::Pil => on_white(&image.data, image.channels),
+        Compat::Hf517 => drop_alpha(&image.data, image.channels),
     }
 }
 

@@ -1,0 +1,38 @@
+//! What the machine has left.
+
+use crate::{Error, Result};
+
+/// Bytes that new work may take without swapping, where the system tells.
+pub(crate) fn available_bytes() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kibibytes.checked_mul(1024)
+}
+
+/// Refuses work that needs more memory than there is, before it begins.
+pub(crate) fn check_memory(what: &str, needed: u64, available: Option<u64>) -> Result<()> {
+    match available {
+        Some(available) if needed > available => Err(Error::budget(format!(
+            "{what} need {} MiB of memory; {} MiB are left on this machine",
+            needed >> 20,
+            available >> 20
+        ))),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ErrorKind;
+
+    #[test]
+    fn work_that_does_not_fit_is_refused_with_both_numbers() {
+        let error = check_memory("the weights", 3 << 20, Some(2 << 20)).expect_err("too much");
+        assert_eq!(error.kind(), ErrorKind::Budget);
+        assert!(error.to_string().contains("3 MiB") && error.to_string().contains("2 MiB"));
+        assert!(check_memory("the weights", 3 << 20, Some(3 << 20)).is_ok());
+        assert!(check_memory("the weights", 3 << 20, None).is_ok());
+    }
+}
