@@ -18,7 +18,11 @@ pub(crate) fn trace(args: &TraceArgs) -> Result<()> {
     };
     let traces: Vec<Trace> = conversations
         .iter()
-        .map(|messages| model.trace(messages, args.max_new_tokens, logits))
+        .enumerate()
+        .map(|(i, messages)| {
+            let trace = model.trace(messages, args.max_new_tokens, logits);
+            trace.map_err(|error| if conversations.len() == 1 { error } else { error.at(format!("conversation {i}")) })
+        })
         .collect::<Result<_>>()?;
     Trace::write(&traces, &args.out, is_batch(&args.messages)?)?;
     if args.json {

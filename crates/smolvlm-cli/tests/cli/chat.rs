@@ -119,6 +119,16 @@ fn two_slashes_begin_a_message_with_one() {
 }
 
 #[test]
+fn json_is_a_line_for_each_reply() {
+    let ended = chat_with(&["--json", "--quiet"], &["Hi", "And now?"]);
+    let lines: Vec<Value> = ended.stdout.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert_eq!(lines.len(), 2);
+    assert_eq!(lines[0]["ids"], *Case::read("text_short").new_tokens());
+    assert!(lines[1]["usage"]["prompt_tokens"].as_u64() > lines[0]["usage"]["prompt_tokens"].as_u64());
+    assert!(lines[1]["timings_seconds"]["total"].is_f64());
+}
+
+#[test]
 fn no_prompt_sign_is_shown_to_a_pipe_and_quiet_says_nothing() {
     let ended = chat_with(&["--quiet"], &["Hi"]);
     assert_eq!((ended.stdout, ended.stderr.as_str()), (Case::read("text_short").printed(), ""));

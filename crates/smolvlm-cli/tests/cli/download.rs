@@ -23,7 +23,8 @@ fn a_model_is_fetched_into_the_standard_cache_and_runs_offline_from_there() {
     let stdout = online(&["download", "owner/model"], &hub, home.path()).stdout();
     let folder = PathBuf::from(stdout.trim_end());
     assert!(folder.starts_with(home.path().join("hub/models--owner--model/snapshots")), "{stdout}");
-    for file in ["config.json", "model.safetensors", "tokenizer.json", "preprocessor_config.json", "chat_template.json"] {
+    for file in ["config.json", "model.safetensors", "tokenizer.json", "preprocessor_config.json", "chat_template.json"]
+    {
         let (copy, original) = (folder.join(file), Path::new(&checkpoint()).join(file));
         assert!(std::fs::read(copy).expect("a copy") == std::fs::read(original).expect("the original"), "{file}");
     }

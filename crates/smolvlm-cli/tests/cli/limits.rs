@@ -1,12 +1,12 @@
 //! Exit codes 5 and 6: memory and network.
 
+use crate::common::Case;
 use crate::common::goldens::run;
-use crate::common::{Case, input};
 
 #[test]
 fn a_cache_too_small_for_the_request_says_what_it_needs_and_holds() {
-    let ended = run(&["--cache-memory", "0", "Hi"]).fails(5, &["key-value cache of 30 tokens", "holds 0"]);
-    assert!(ended.stderr.contains("--cache-memory"), "{}", ended.stderr);
+    let parts = ["key-value cache of 30 tokens", "holds 0", "--cache-memory"];
+    run(&["--cache-memory", "0", "Hi"]).fails(5, &parts);
     // 1 MiB is 1365 tokens of 768 bytes, in whole pages.
     run(&["--cache-memory", "1", "-n", "1400", "Hi"]).fails(5, &["key-value cache of 1410 tokens"]);
 }
@@ -14,7 +14,7 @@ fn a_cache_too_small_for_the_request_says_what_it_needs_and_holds() {
 #[test]
 fn a_cache_that_suffices_changes_nothing() {
     let printed = Case::read("text_short").printed();
-    for mebibytes in ["1", "1000000", "18446744073709551615"] {
+    for mebibytes in ["1", "17592186044416", "18446744073709551615"] {
         assert_eq!(run(&["--cache-memory", mebibytes, "Hi"]).stdout(), printed, "{mebibytes}");
     }
 }
@@ -23,13 +23,6 @@ fn a_cache_that_suffices_changes_nothing() {
 fn a_reply_without_end_is_bounded_by_the_context() {
     let reply = &run(&["--max-new-tokens", "18446744073709551615", "--json", "Hi"]).json()["replies"][0];
     assert!(reply["finish"] == "end_token" || reply["finish"] == "context", "{}", reply["finish"]);
-}
-
-#[test]
-fn more_image_tokens_than_any_context_are_refused_at_once() {
-    let picture = input("square_48.png");
-    let images: Vec<&str> = std::iter::repeat_n(["--image", picture.as_str()], 400).flatten().collect();
-    run(&["--longest-edge", "480"]).args(images).arg("Hi").fails(5, &["image tokens"]);
 }
 
 #[test]

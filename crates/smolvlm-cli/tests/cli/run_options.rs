@@ -162,7 +162,8 @@ fn quiet_says_nothing_but_the_reply() {
 
 #[test]
 fn verbose_tells_token_counts_and_timings() {
-    let ended = run(&["--verbose", "--image", &input("square_48.png"), "Can you describe this image?"]).run().succeeded();
+    let ended =
+        run(&["--verbose", "--image", &input("square_48.png"), "Can you describe this image?"]).run().succeeded();
     for part in ["125 prompt tokens (68 of images), 20 generated", "vision ", "prefill ", "tokens/s"] {
         assert!(ended.stderr.contains(part), "{part}: {}", ended.stderr);
     }

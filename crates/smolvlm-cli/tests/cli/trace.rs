@@ -27,7 +27,11 @@ impl Work {
     }
 
     fn command(&self) -> Smolvlm {
-        on_checkpoint("trace").arg("--messages").arg(self.folder.path().join("messages.json")).arg("--out").arg(self.out())
+        on_checkpoint("trace")
+            .arg("--messages")
+            .arg(self.folder.path().join("messages.json"))
+            .arg("--out")
+            .arg(self.out())
     }
 
     fn trace(&self, flags: &[String]) -> Safetensors {

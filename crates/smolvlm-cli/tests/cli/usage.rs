@@ -14,8 +14,8 @@ fn unknown_flags_and_commands_are_named() {
 
 #[test]
 fn a_missing_prompt_is_asked_for() {
-    run(&[]).fails(2, &["[PROMPT]"]);
-    run(&["--image", &input("square_48.png")]).fails(2, &["[PROMPT]"]);
+    run(&[]).fails(2, &["<PROMPT>"]);
+    run(&["--image", &input("square_48.png")]).fails(2, &["<PROMPT>"]);
 }
 
 #[test]

@@ -77,7 +77,8 @@ impl Shared {
         let path = request.split(' ').nth(1).unwrap_or_default();
         let range = headers.get("range").map_or("", String::as_str);
         self.log.lock().expect("unpoisoned").push(format!("{path} {range}"));
-        let authorised = |token: &str| headers.get("authorization").is_some_and(|given| *given == format!("Bearer {token}"));
+        let authorised =
+            |token: &str| headers.get("authorization").is_some_and(|given| *given == format!("Bearer {token}"));
         if self.token.is_some_and(|token| !authorised(token)) {
             return send(stream, "401 Unauthorized", "", b"");
         }
@@ -86,7 +87,8 @@ impl Shared {
             let body = serde_json::json!({"sha": COMMIT, "siblings": siblings}).to_string();
             return send(stream, "200 OK", "", body.as_bytes());
         }
-        let file = path.strip_prefix("/owner/model/resolve/").and_then(|rest| rest.strip_prefix(COMMIT)?.strip_prefix('/'));
+        let file =
+            path.strip_prefix("/owner/model/resolve/").and_then(|rest| rest.strip_prefix(COMMIT)?.strip_prefix('/'));
         match file.and_then(|file| self.files.get_key_value(file)) {
             Some((file, content)) => self.send_file(stream, file, content, range),
             None => send(stream, "404 Not Found", "", b""),
