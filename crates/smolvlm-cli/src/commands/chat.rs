@@ -136,8 +136,9 @@ impl Chat {
             "files" => self.files(),
             "undo" => {
                 let keep = self.messages.0.len().saturating_sub(2).max(self.kept);
+                let said = if keep < self.messages.0.len() { "the last exchange is" } else { "there is nothing to be" };
                 self.messages.0.truncate(keep);
-                "the last exchange is taken back".to_owned()
+                format!("{said} taken back")
             }
             "reset" => {
                 self.messages.0.truncate(self.kept);

@@ -252,6 +252,12 @@ fn a_file_of_a_batch_is_told_with_its_conversation() {
 }
 
 #[test]
+#[cfg(target_os = "linux")]
+fn a_messages_file_without_end_is_given_up() {
+    run(&["--messages", "/dev/zero"]).fails(3, &["/dev/zero", "at most 268435456 bytes"]);
+}
+
+#[test]
 fn a_messages_file_that_is_not_text_or_is_a_folder_is_refused() {
     let (folder, path) = file("chat.json", b"\xff\xfe[]");
     run(&["--messages", &path]).fails(3, &[&path, "cannot be read"]);

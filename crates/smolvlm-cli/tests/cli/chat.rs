@@ -64,6 +64,8 @@ fn undo_takes_the_last_exchange_back() {
     let ended = chat(&["Hi", "What?", "/undo", "And now?", "/undo", "/undo", "/undo", "Hi"]);
     let lines: Vec<&str> = ended.stdout.split_inclusive('\n').collect();
     assert!(ended.stdout.starts_with(&hi) && ended.stdout.ends_with(&(next + &hi)), "{lines:?}");
+    assert_eq!(ended.stderr.matches("the last exchange is taken back").count(), 3, "{}", ended.stderr);
+    assert!(ended.stderr.contains("there is nothing to be taken back"), "{}", ended.stderr);
 }
 
 #[test]

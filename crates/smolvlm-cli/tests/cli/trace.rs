@@ -27,11 +27,11 @@ impl Work {
     }
 
     fn command(&self) -> Smolvlm {
-        on_checkpoint("trace")
-            .arg("--messages")
-            .arg(self.folder.path().join("messages.json"))
-            .arg("--out")
-            .arg(self.out())
+        self.reading(&self.folder.path().join("messages.json"))
+    }
+
+    fn reading(&self, messages: &Path) -> Smolvlm {
+        on_checkpoint("trace").arg("--messages").arg(messages).arg("--out").arg(self.out())
     }
 
     fn trace(&self, flags: &[String]) -> Safetensors {
@@ -137,6 +137,15 @@ fn a_list_of_one_conversation_is_prefixed_too() {
     let case = Case::read("text_only");
     let trace = Work::new(&json!([case.messages()])).trace(&[]);
     assert_eq!(trace.names(), ["0.generated_ids", "0.input_ids", "0.logits"]);
+}
+
+#[test]
+#[cfg(unix)]
+fn messages_may_come_through_a_pipe() {
+    let messages = json!([Case::read("text_only").messages()]);
+    let work = Work::new(&messages);
+    work.reading(Path::new("/dev/stdin")).stdin(messages.to_string()).run().succeeded();
+    assert_eq!(Safetensors::read(&work.out()).names(), ["0.generated_ids", "0.input_ids", "0.logits"]);
 }
 
 #[test]
