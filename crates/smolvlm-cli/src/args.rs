@@ -1,5 +1,6 @@
 //! The command line, as typed.
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::builder::styling::{AnsiColor, Styles};
@@ -74,7 +75,7 @@ Examples:
   smolvlm chat
   smolvlm chat --model ./my-checkpoint --system \"Answer in one sentence.\"
 
-Inside, a line is a message. /image F and /video F attach a file to the next one; /undo takes the last exchange back;
+Inside, a line is a message. /image F and /video F attach a file to the next one; /undo takes the last exchange back; \
 /reset starts over; /help lists all commands; /quit or end of input leaves.")]
 pub(crate) struct ChatArgs {
     #[command(flatten)]
@@ -128,8 +129,8 @@ pub(crate) struct DownloadArgs {
 /// Write every stage's numbers of one conversation, for comparing with other implementations.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Writes safetensors: input_ids i64 [T]; pixel_values f32 [tiles, 3, S, S] in prompt order; image_features f32
-[image tokens, hidden]; logits f32 [T or 1, vocab]; generated_ids i64. The expanded prompt, frame indices and timestamps
+Writes safetensors: input_ids i64 [T]; pixel_values f32 [tiles, 3, S, S] in prompt order; image_features f32 \
+[image tokens, hidden]; logits f32 [T or 1, vocab]; generated_ids i64. The expanded prompt, frame indices and timestamps \
 are metadata. The tensors of a batch are prefixed 0., 1., and so on.
 
 Example:
@@ -176,7 +177,7 @@ pub(crate) struct BenchArgs {
     pub(crate) tiles: usize,
     /// Prompt lengths to measure prefill and decode at.
     #[arg(long, default_value = "128,1100", value_delimiter = ',', value_name = "N,N")]
-    pub(crate) prompt_tokens: Vec<usize>,
+    pub(crate) prompt_tokens: Vec<NonZeroUsize>,
     /// Tokens decoded in one repetition.
     #[arg(long, default_value_t = 32, value_name = "N")]
     pub(crate) decode_tokens: usize,
@@ -215,7 +216,7 @@ pub(crate) struct ModelArgs {
     pub(crate) cache_memory: Option<u64>,
     /// Tokens computed at a time while a prompt is read. Changes no result.
     #[arg(long, value_name = "N")]
-    pub(crate) chunk: Option<usize>,
+    pub(crate) chunk: Option<NonZeroUsize>,
     /// Agree with an older release of the Python reference (see docs/compat.md).
     #[arg(long, value_name = "RELEASE")]
     pub(crate) compat: Option<CompatArg>,
@@ -257,7 +258,7 @@ pub(crate) struct MediaArgs {
     #[arg(long, value_name = "N")]
     pub(crate) max_frames: Option<usize>,
     /// Frames taken from each second of video.
-    #[arg(long, value_name = "RATE")]
+    #[arg(long, value_name = "RATE", allow_negative_numbers = true)]
     pub(crate) fps: Option<f64>,
     /// What decodes videos.
     #[arg(long, default_value = "auto", value_name = "READER")]
@@ -278,22 +279,22 @@ pub(crate) struct GenerateArgs {
     #[arg(long, short = 'n', value_name = "N")]
     pub(crate) max_new_tokens: Option<usize>,
     /// Choose at random, sharper below 1, flatter above. Without it and the options below: the likeliest token.
-    #[arg(long, value_name = "T")]
+    #[arg(long, value_name = "T", allow_negative_numbers = true)]
     pub(crate) temperature: Option<f32>,
     /// Choose at random among the K likeliest (0: all).
     #[arg(long, value_name = "K")]
     pub(crate) top_k: Option<usize>,
     /// Choose at random among the likeliest that together reach probability P.
-    #[arg(long, value_name = "P")]
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
     pub(crate) top_p: Option<f32>,
     /// Choose at random among tokens at least P times as likely as the likeliest.
-    #[arg(long, value_name = "P")]
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
     pub(crate) min_p: Option<f32>,
     /// Seed of the random choice. Equal seeds give equal replies.
     #[arg(long, value_name = "N")]
     pub(crate) seed: Option<u64>,
     /// Make tokens that already occurred less likely (above 1).
-    #[arg(long, value_name = "R")]
+    #[arg(long, value_name = "R", allow_negative_numbers = true)]
     pub(crate) repetition_penalty: Option<f32>,
     /// End the reply before this text. May be given several times.
     #[arg(long, value_name = "TEXT")]

@@ -119,6 +119,6 @@ pub(crate) fn bytes(count: u64) -> String {
     if power == 0 {
         format!("{count} B")
     } else {
-        format!("{:.2} {}", count as f64 / f64::from(1 << (10 * power as u32 % 40)), units[power])
+        format!("{:.2} {}", count as f64 / (1_u64 << (10 * power)) as f64, units[power])
     }
 }

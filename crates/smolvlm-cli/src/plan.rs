@@ -14,7 +14,10 @@ pub(crate) fn load(model: &ModelArgs, media: Option<&MediaArgs>, console: &Conso
         dtype: model.dtype.map(dtype),
         threads: model.threads,
         compat: model.compat.map_or_else(Compat::default, compat),
-        cache: CachePlan { bytes: model.cache_memory.map(|mib| mib << 20), step_tokens: model.chunk },
+        cache: CachePlan {
+            bytes: model.cache_memory.map(|mib| mib.saturating_mul(1 << 20)),
+            step_tokens: model.chunk.map(usize::from),
+        },
         media: media.map(media_options).unwrap_or_default(),
     };
     let mut download = console.download();

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 use smolvlm::generate::{Engine, Logits, Request};
-use smolvlm::{Dtype, GenerateOptions, Result, SmolVlm};
+use smolvlm::{Dtype, Error, GenerateOptions, Result, SmolVlm};
 
 use crate::args::BenchArgs;
 use crate::console::{self, Console};
@@ -50,12 +50,13 @@ struct Figure {
 pub(crate) fn bench(args: &BenchArgs) -> Result<()> {
     let console = Console::new(args.model.quiet, args.model.verbose);
     let mut model = plan::load(&args.model, None, &console)?;
+    check_lengths(args, model.config().text.max_positions)?;
     let peak = smolvlm::measure_peak(args.model.threads)?;
     let flops = if model.dtype() == Dtype::F32 { peak.f32_flops } else { peak.bf16_flops };
     let limits = Limits { flops, bandwidth: peak.read_bandwidth };
     let work = Work::of(&model);
     let mut figures = vec![vision(&mut model, args, &work, &limits)?];
-    for tokens in args.prompt_tokens.iter().copied() {
+    for tokens in args.prompt_tokens.iter().copied().map(usize::from) {
         figures.push(prefill(&mut model, args, tokens, &work, &limits)?);
         figures.push(decode(&mut model, args, tokens, &work, &limits)?);
     }
@@ -72,6 +73,18 @@ pub(crate) fn bench(args: &BenchArgs) -> Result<()> {
         return output::print(&value);
     }
     console::print(&table(&figures, &limits, first_token))
+}
+
+/// A reply that the context cuts short would be divided by tokens that never came.
+fn check_lengths(args: &BenchArgs, context: usize) -> Result<()> {
+    let longest = args.prompt_tokens.iter().copied().map(usize::from).max().unwrap_or_default();
+    if longest.saturating_add(args.decode_tokens.max(1)) < context {
+        return Ok(());
+    }
+    Err(Error::usage(format!(
+        "--prompt-tokens {longest} and --decode-tokens {} do not fit the model's context of {context}",
+        args.decode_tokens
+    )))
 }
 
 /// What the machine can do at most.

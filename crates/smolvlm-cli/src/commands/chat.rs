@@ -3,12 +3,12 @@
 use std::io::{BufRead, IsTerminal, Write};
 
 use smolvlm::messages::{Content, Messages};
-use smolvlm::{Error, GenerateOptions, Result, SmolVlm};
+use smolvlm::{Error, ErrorKind, GenerateOptions, Reply, Result, SmolVlm};
 
 use super::run::{report, stream};
 use crate::args::ChatArgs;
-use crate::console::Console;
-use crate::plan;
+use crate::console::{self, Console};
+use crate::{json, plan};
 
 const HELP: &str = "\
 /image F   attach a picture to the next message (path or URL)
@@ -23,8 +23,10 @@ pub(crate) fn chat(args: &ChatArgs) -> Result<()> {
     let console = Console::new(args.model.quiet, args.model.verbose);
     let mut model = plan::load(&args.model, Some(&args.media), &console)?;
     let options = plan::generate_options(&model, &args.generate);
+    options.validate()?;
     console.note("Write a message, or /help. /image F and /video F attach files.");
     let mut chat = Chat::new(args.system.as_deref());
+    let answer = if args.generate.json { answer_as_json } else { answer_as_text };
     let mut lines = std::io::stdin().lock().lines();
     loop {
         prompt();
@@ -33,10 +35,31 @@ pub(crate) fn chat(args: &ChatArgs) -> Result<()> {
         match Input::parse(&line) {
             Input::Quit => return Ok(()),
             Input::Nothing => {}
-            Input::Message(text) => chat.say(&mut model, text, &options, console)?,
+            Input::Message(text) => {
+                let taken_back = chat.say(text, |asked| answer(&mut model, asked, &options, console))?;
+                taken_back.into_iter().for_each(report_error);
+            }
             Input::Command(command, rest) => console.note(&chat.command(command, rest)),
         }
     }
+}
+
+/// Prints the reply as it comes.
+fn answer_as_text(model: &mut SmolVlm, asked: &Messages, options: &GenerateOptions, console: Console) -> Result<Reply> {
+    let reply = stream(model, asked, options)?;
+    report(console, &reply, options);
+    Ok(reply)
+}
+
+/// Prints the reply as one line of JSON.
+fn answer_as_json(model: &mut SmolVlm, asked: &Messages, options: &GenerateOptions, _: Console) -> Result<Reply> {
+    let reply = model.generate(asked, options)?;
+    console::print(&format!("{}\n", json::reply(model, &reply)))?;
+    Ok(reply)
+}
+
+fn report_error(error: Error) {
+    let _ = writeln!(std::io::stderr(), "error: {error}\n(the message and its files were taken back)");
 }
 
 /// Shown only to people.
@@ -88,25 +111,19 @@ impl Chat {
         Self { kept: messages.0.len(), messages, attached: Vec::new() }
     }
 
-    /// Adds a message and streams the answer. A message that cannot be answered is taken back, so that the
-    /// conversation can go on.
-    fn say(&mut self, model: &mut SmolVlm, text: &str, options: &GenerateOptions, console: Console) -> Result<()> {
-        let mut blocks = self.attached.clone();
+    /// Adds a message and what `answer` says to it. A message that cannot be answered is taken back, so that the
+    /// conversation can go on; its error is returned.
+    fn say(&mut self, text: &str, answer: impl FnOnce(&Messages) -> Result<Reply>) -> Result<Option<Error>> {
+        let mut blocks = std::mem::take(&mut self.attached);
         blocks.push(Content::text(text));
         let asked = self.messages.clone().user(blocks);
-        match stream(model, &asked, options) {
+        match answer(&asked) {
             Ok(reply) => {
-                report(console, &reply, options);
                 self.messages = asked.assistant(reply.text.trim());
-                self.attached.clear();
-                Ok(())
+                Ok(None)
             }
-            Err(error) if error.kind() == smolvlm::ErrorKind::Internal => Err(error),
-            Err(error) => {
-                self.attached.clear();
-                let _ = writeln!(std::io::stderr(), "error: {error}\n(the message and its files were taken back)");
-                Ok(())
-            }
+            Err(error) if error.kind() == ErrorKind::Internal => Err(error),
+            Err(error) => Ok(Some(error)),
         }
     }
 
@@ -119,8 +136,9 @@ impl Chat {
             "files" => self.files(),
             "undo" => {
                 let keep = self.messages.0.len().saturating_sub(2).max(self.kept);
+                let said = if keep < self.messages.0.len() { "the last exchange is" } else { "there is nothing to be" };
                 self.messages.0.truncate(keep);
-                "the last exchange is taken back".to_owned()
+                format!("{said} taken back")
             }
             "reset" => {
                 self.messages.0.truncate(self.kept);

@@ -8,6 +8,8 @@ pub(crate) mod info;
 pub(crate) mod run;
 pub(crate) mod trace;
 
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 
 use smolvlm::messages::{self, Messages};
@@ -16,21 +18,25 @@ use smolvlm::{Error, Result};
 /// Largest messages file that is read; media are named in it, or a few inlined.
 const MAX_MESSAGES_BYTES: u64 = 256 << 20;
 
-/// The conversations of a messages file.
-pub(crate) fn read_messages(path: &Path) -> Result<Vec<Messages>> {
-    let name = path.display().to_string();
-    let problem = |error: std::io::Error| Error::input(format!("{name}: cannot be read: {error}")).caused_by(error);
-    let length = std::fs::metadata(path).map_err(problem)?.len();
-    if length > MAX_MESSAGES_BYTES {
-        return Err(Error::input(format!("{name}: {length} bytes; a messages file has at most {MAX_MESSAGES_BYTES}")));
-    }
-    let text = std::fs::read_to_string(path).map_err(problem)?;
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    messages::parse(&text, folder, &name)
+/// A messages file, read.
+pub(crate) struct Conversations {
+    pub(crate) list: Vec<Messages>,
+    /// Whether the file is a list of conversations, even of one, rather than a conversation.
+    pub(crate) is_batch: bool,
 }
 
-/// Whether a messages file is a list of conversations, even of one, rather than a conversation.
-pub(crate) fn is_batch(path: &Path) -> Result<bool> {
-    let text = std::fs::read_to_string(path).map_err(|error| Error::input(error.to_string()))?;
-    Ok(text.trim_start().strip_prefix('[').is_some_and(|rest| rest.trim_start().starts_with('[')))
+/// Reads a messages file, once: it may be a pipe.
+pub(crate) fn read_messages(path: &Path) -> Result<Conversations> {
+    let name = path.display().to_string();
+    let problem = |error: std::io::Error| Error::input(format!("{name}: cannot be read: {error}")).caused_by(error);
+    let mut text = String::new();
+    let mut file = File::open(path).map_err(problem)?.take(MAX_MESSAGES_BYTES + 1);
+    file.read_to_string(&mut text).map_err(problem)?;
+    if text.len() as u64 > MAX_MESSAGES_BYTES {
+        return Err(Error::input(format!("{name}: a messages file has at most {MAX_MESSAGES_BYTES} bytes")));
+    }
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let list = messages::parse(&text, folder, &name)?;
+    let is_batch = text.trim_start().strip_prefix('[').is_some_and(|rest| rest.trim_start().starts_with('['));
+    Ok(Conversations { list, is_batch })
 }

@@ -31,7 +31,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<()> {
 /// What the flags ask: the conversations of a file, or one message with its media first.
 fn conversations(args: &RunArgs) -> Result<Vec<Messages>> {
     if let Some(path) = &args.messages {
-        return read_messages(path);
+        return read_messages(path).map(|file| file.list);
     }
     let mut blocks: Vec<Content> = args.image.iter().map(|source| Content::image(source.as_str())).collect();
     blocks.extend(args.video.iter().map(|source| Content::video(source.as_str())));

@@ -3,14 +3,14 @@
 use smolvlm::generate::Logits;
 use smolvlm::{Result, Trace};
 
-use super::{is_batch, read_messages};
+use super::{Conversations, read_messages};
 use crate::args::{LogitsArg, TraceArgs};
 use crate::console::{self, Console};
 use crate::{json, plan};
 
 pub(crate) fn trace(args: &TraceArgs) -> Result<()> {
     let console = Console::new(args.model.quiet, args.model.verbose);
-    let conversations = read_messages(&args.messages)?;
+    let Conversations { list: conversations, is_batch } = read_messages(&args.messages)?;
     let mut model = plan::load(&args.model, Some(&args.media), &console)?;
     let logits = match args.logits {
         LogitsArg::All => Logits::All,
@@ -18,9 +18,13 @@ pub(crate) fn trace(args: &TraceArgs) -> Result<()> {
     };
     let traces: Vec<Trace> = conversations
         .iter()
-        .map(|messages| model.trace(messages, args.max_new_tokens, logits))
+        .enumerate()
+        .map(|(i, messages)| {
+            let trace = model.trace(messages, args.max_new_tokens, logits);
+            trace.map_err(|error| if conversations.len() == 1 { error } else { error.at(format!("conversation {i}")) })
+        })
         .collect::<Result<_>>()?;
-    Trace::write(&traces, &args.out, is_batch(&args.messages)?)?;
+    Trace::write(&traces, &args.out, is_batch)?;
     if args.json {
         let mut value = json::setup(&model, &args.model.model);
         value["out"] = serde_json::json!(args.out);

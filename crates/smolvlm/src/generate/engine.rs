@@ -251,7 +251,8 @@ impl<B: Backend> Engine for Generator<B> {
         let tokens = self.reserved_tokens(&request);
         if pages_for(tokens) > self.pages.capacity() {
             return Err(Error::budget(format!(
-                "the request needs a key-value cache of {tokens} tokens; the memory budget holds {}",
+                "the request needs a key-value cache of {tokens} tokens; the memory budget holds {}. Allow more memory \
+                 (--cache-memory), fewer new tokens, or fewer or smaller images",
                 self.pages.capacity() * PAGE_TOKENS
             )));
         }
@@ -300,18 +301,24 @@ impl<B: Backend> Engine for Generator<B> {
     }
 }
 
+/// Whether a prompt of `length` tokens fits the model's context.
+pub(crate) fn check_context(length: usize, config: &ModelConfig) -> Result<()> {
+    let context = config.text.max_positions;
+    if length <= context {
+        return Ok(());
+    }
+    Err(Error::input(format!(
+        "the prompt has {length} tokens; the model's context holds {context}. Use fewer or smaller images, fewer \
+         frames, or less text"
+    )))
+}
+
 /// Whether a prompt can be computed at all.
 fn check_prompt(request: &Request, config: &ModelConfig) -> Result<()> {
-    let (length, context) = (request.ids.len(), config.text.max_positions);
-    if length == 0 {
+    if request.ids.is_empty() {
         return Err(Error::input("the prompt is empty"));
     }
-    if length > context {
-        return Err(Error::input(format!(
-            "the prompt has {length} tokens; the model's context holds {context}. Use fewer or smaller images, fewer \
-             frames, or less text"
-        )));
-    }
+    check_context(request.ids.len(), config)?;
     if let Some(id) = request.ids.iter().find(|id| **id as usize >= config.text.vocab) {
         return Err(Error::input(format!("token id {id} is outside the vocabulary of {}", config.text.vocab)));
     }

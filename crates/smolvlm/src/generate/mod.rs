@@ -7,6 +7,7 @@ mod sampling;
 mod sequence;
 mod text;
 
+pub(crate) use engine::check_context;
 pub use engine::{CachePlan, Engine, Generator, Logits, Request, SequenceId, StepOutput};
 pub use options::{FinishReason, GenerateOptions, Sampling};
 pub use sampling::{Candidate, TokenLogprob};

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::prepare::{Prepared, PreparedMedium};
+use super::prepare::{Prepared, PreparedMedium, numbered};
 use super::{Progress, SmolVlm};
 use crate::Result;
 use crate::generate::Engine;
@@ -69,9 +69,10 @@ pub(super) fn encode(model: &mut SmolVlm, prompts: &mut [Prepared]) -> Result<(V
         vision: Duration::ZERO,
     };
     let mut features = Vec::new();
-    for prompt in prompts {
-        decode(&parts, prompt, &mut encoder)?;
-        encoder.flush()?;
+    let conversations = prompts.len();
+    for (i, prompt) in prompts.iter_mut().enumerate() {
+        let encoded = decode(&parts, prompt, &mut encoder).and_then(|()| encoder.flush());
+        encoded.map_err(|error| numbered(error, i, conversations))?;
         features.push(std::mem::take(&mut encoder.features));
     }
     let vision = encoder.vision;

@@ -88,14 +88,17 @@ impl LoadOptions {
         let processor_config = checkpoint.json("processor_config.json")?;
         let preprocessor_config = checkpoint.json("preprocessor_config.json")?;
         let video_config = checkpoint.json("video_preprocessor_config.json")?;
+        let here = |error: Error| error.at(folder.display());
         let settings =
-            Settings::from_files(processor_config.as_ref(), preprocessor_config.as_ref(), video_config.as_ref())?;
+            Settings::from_files(processor_config.as_ref(), preprocessor_config.as_ref(), video_config.as_ref())
+                .map_err(here)?;
         let template = ChatTemplate::find(
             processor_config.as_ref(),
             checkpoint.json("chat_template.json")?.as_ref(),
             checkpoint.text("chat_template.jinja")?.as_deref(),
             checkpoint.json("tokenizer_config.json")?.as_ref(),
-        )?;
+        )
+        .map_err(here)?;
         let tokenizer = PromptTokenizer::from_file(&checkpoint.tokenizer_path()?)?;
         check_agreement(&checkpoint, &settings, &tokenizer)?;
         let preprocessor = Preprocessor::new(settings.clone(), self.compat, self.media.overrides)?;

@@ -2,6 +2,7 @@
 
 use super::SmolVlm;
 use crate::compat::Compat;
+use crate::generate::check_context;
 use crate::media::image::ImageFile;
 use crate::media::video::{StreamFacts, VideoSource, open_video};
 use crate::messages::Messages;
@@ -49,16 +50,18 @@ impl Prepared {
 
 /// Opens every medium of a batch of conversations and writes their prompts.
 pub(super) fn prepare(model: &SmolVlm, conversations: &[Messages]) -> Result<Vec<Prepared>> {
-    let number = |i: usize, error: Error| {
-        if conversations.len() == 1 { error } else { error.at(format!("conversation {i}")) }
-    };
     let prompts = conversations.iter().enumerate();
     prompts
         .map(|(i, messages)| {
             let prompt = open(model, messages).and_then(|media| write(model, messages, media));
-            prompt.map_err(|error| number(i, error))
+            prompt.map_err(|error| numbered(error, i, conversations.len()))
         })
         .collect()
+}
+
+/// The error of conversation `i` of a batch, with its number.
+pub(super) fn numbered(error: Error, i: usize, conversations: usize) -> Error {
+    if conversations == 1 { error } else { error.at(format!("conversation {i}")) }
 }
 
 /// One conversation's media, in order of appearance by kind.
@@ -108,9 +111,11 @@ fn write(model: &SmolVlm, messages: &Messages, media: Opened) -> Result<Prepared
         .iter()
         .map(|video| VideoLayout { times: video.times.clone(), duration: video.source.facts().duration, stated_frames })
         .collect();
+    check_media(model, &grids, &layouts)?;
     let rendered = model.template.render(messages, true)?;
     let expanded = expand(&rendered, &grids, &layouts, model.preprocessor.image_seq_len())?;
     let ids = model.tokenizer.encode(&expanded.text)?;
+    check_context(ids.len(), model.config())?;
     let image_token = model.config().image_token_id;
     let found = ids.iter().filter(|id| **id == image_token).count();
     if found != expanded.image_tokens {
@@ -127,6 +132,21 @@ fn write(model: &SmolVlm, messages: &Messages, media: Opened) -> Result<Prepared
     });
     let media = slots.collect::<Option<_>>().ok_or_else(|| Error::internal("a prompt shows a medium twice"))?;
     Ok(Prepared { text: expanded.text, ids, media })
+}
+
+/// Refuses media that alone fill the context, before a prompt of any length is written for them.
+fn check_media(model: &SmolVlm, grids: &[ImageGrid], layouts: &[VideoLayout]) -> Result<()> {
+    let tiles = grids.iter().map(|grid| grid.rows.saturating_mul(grid.cols).saturating_add(1));
+    let tiles = tiles.chain(layouts.iter().map(|video| video.times.len())).fold(0, usize::saturating_add);
+    let tokens = tiles.saturating_mul(model.preprocessor.image_seq_len());
+    let context = model.config().text.max_positions;
+    if tokens <= context {
+        return Ok(());
+    }
+    Err(Error::input(format!(
+        "the media alone need {tokens} image tokens; the model's context holds {context}. Use fewer or smaller images \
+         or fewer frames"
+    )))
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::SmolVlm;
 use super::encode::{EncodeTimes, encode};
-use super::prepare::prepare;
+use super::prepare::{numbered, prepare};
 use crate::generate::{
     FinishReason, GenerateOptions, Logits, Request, SequenceId, StepOutput, TextFilter, TokenLogprob,
 };
@@ -100,14 +100,15 @@ impl<'a> ReplyStream<'a> {
         let image_token = model.config().image_token_id;
         let mut stream =
             Self { model, replies: Vec::new(), pieces: VecDeque::new(), started, steps_started: Instant::now() };
-        for (prompt, features) in prompts.into_iter().zip(features) {
+        for (i, (prompt, features)) in prompts.into_iter().zip(features).enumerate() {
             let usage = Usage {
                 prompt_tokens: prompt.ids.len(),
                 image_tokens: prompt.ids.iter().filter(|id| **id == image_token).count(),
                 generated_tokens: 0,
             };
             let request = Request { ids: prompt.ids, features, options: options.clone(), logits: Logits::None };
-            let sequence = stream.model.engine.submit(request)?;
+            let sequence = stream.model.engine.submit(request);
+            let sequence = sequence.map_err(|error| numbered(error, i, conversations.len()))?;
             stream.replies.push(Pending::new(sequence, stream.model, options, usage, prepare, times));
         }
         Ok(stream)

@@ -32,9 +32,16 @@ impl Trace {
         let problem = |error: &dyn std::fmt::Display| {
             Error::input(format!("{}: the trace cannot be written: {error}", path.display()))
         };
-        let beside = path.with_extension("safetensors.part");
-        safetensors::serialize_to_file(views, Some(metadata), &beside).map_err(|error| problem(&error))?;
-        std::fs::rename(&beside, path).map_err(|error| problem(&error))
+        let mut beside = path.as_os_str().to_owned();
+        beside.push(".part");
+        let written = safetensors::serialize_to_file(views, Some(metadata), Path::new(&beside));
+        let written = written.map_err(|error| problem(&error));
+        let written = written.and_then(|()| std::fs::rename(&beside, path).map_err(|error| problem(&error)));
+        if written.is_err() {
+            // It may not have come to exist.
+            let _ = std::fs::remove_file(&beside);
+        }
+        written
     }
 
     fn tensors(&self, prefix: &str) -> Vec<Stored> {

@@ -3,10 +3,18 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use serde::Deserialize;
 use tokenizers::{DecoderWrapper, Tokenizer};
 
 use super::stream::TextStream;
 use crate::{Error, Result};
+
+/// What is read first, because `DecoderWrapper::deserialize` of the tokenizers crate panics on a decoder that is not JSON.
+#[derive(Deserialize)]
+struct DecoderIsJson {
+    #[serde(rename = "decoder")]
+    _decoder: Option<serde_json::Value>,
+}
 
 /// A byte-level BPE tokenizer. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -31,6 +39,8 @@ impl PromptTokenizer {
     /// # Errors
     /// As [`Self::from_file`].
     pub fn from_bytes(json: &[u8]) -> Result<Self> {
+        let _: DecoderIsJson = serde_json::from_slice(json)
+            .map_err(|error| Error::checkpoint(format!("not a tokenizer: {error}")).caused_by(error))?;
         let mut tokenizer = Tokenizer::from_bytes(json)
             .map_err(|error| Error::checkpoint(format!("not a tokenizer: {error}")).caused_by(error))?;
         if !matches!(tokenizer.get_decoder(), Some(DecoderWrapper::ByteLevel(_))) {

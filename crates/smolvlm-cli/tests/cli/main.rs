@@ -1,0 +1,15 @@
+//! The binary as people and scripts use it: arguments and files in; standard output, standard error and exit code out.
+
+mod bad_checkpoint;
+mod bad_input;
+mod bench;
+mod chat;
+mod common;
+mod completions;
+mod download;
+mod info;
+mod limits;
+mod run;
+mod run_options;
+mod trace;
+mod usage;
