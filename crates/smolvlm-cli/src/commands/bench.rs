@@ -43,36 +43,44 @@ struct Figure {
     median: f64,
     min: f64,
     max: f64,
-    share: f64,
-    of: &'static str,
+    /// Operations or bytes per second of the median.
+    rate: f64,
+    bound: Bound,
+}
+
+/// What holds a stage back on an ideal machine.
+#[derive(Clone, Copy)]
+enum Bound {
+    Matrix,
+    Memory,
 }
 
 pub(crate) fn bench(args: &BenchArgs) -> Result<()> {
     let console = Console::new(args.model.quiet, args.model.verbose);
     let mut model = plan::load(&args.model, None, &console)?;
     check_lengths(args, model.config().text.max_positions)?;
-    let peak = smolvlm::measure_peak(args.model.threads)?;
-    let flops = if model.dtype() == Dtype::F32 { peak.f32_flops } else { peak.bf16_flops };
-    let limits = Limits { flops, bandwidth: peak.read_bandwidth };
     let work = Work::of(&model);
-    let mut figures = vec![vision(&mut model, args, &work, &limits)?];
+    let mut figures = vec![vision(&mut model, args, &work)?];
     for tokens in args.prompt_tokens.iter().copied().map(usize::from) {
-        figures.push(prefill(&mut model, args, tokens, &work, &limits)?);
-        figures.push(decode(&mut model, args, tokens, &work, &limits)?);
+        figures.push(prefill(&mut model, args, tokens, &work)?);
+        figures.push(decode(&mut model, args, tokens, &work)?);
     }
     let first_token = first_token(&mut model, args)?;
+    // Read before the machine's peak is measured, which takes memory of its own.
+    let memory = peak_memory();
+    let limits = Limits::measure(args.model.threads, model.dtype())?;
     if args.json {
         let mut value = output::setup(&model, &args.model.model);
         value["peak"] = json!({
             "flops": limits.flops,
             "read_bytes_per_second": limits.bandwidth,
         });
-        value["figures"] = figures.iter().map(Figure::json).collect();
+        value["figures"] = figures.iter().map(|figure| figure.json(&limits)).collect();
         value["first_token_seconds"] = json!({ "tiles": 17, "seconds": first_token });
-        value["peak_memory_bytes"] = json!(peak_memory());
+        value["peak_memory_bytes"] = json!(memory);
         return output::print(&value);
     }
-    console::print(&table(&figures, &limits, first_token))
+    console::print(&table(&figures, &limits, first_token, memory))
 }
 
 /// A reply that the context cuts short would be divided by tokens that never came.
@@ -93,7 +101,31 @@ struct Limits {
     bandwidth: f64,
 }
 
-fn vision(model: &mut SmolVlm, args: &BenchArgs, work: &Work, limits: &Limits) -> Result<Figure> {
+impl Limits {
+    fn measure(threads: usize, dtype: Dtype) -> Result<Self> {
+        let peak = smolvlm::measure_peak(threads)?;
+        let flops = if dtype == Dtype::F32 { peak.f32_flops } else { peak.bf16_flops };
+        Ok(Self { flops, bandwidth: peak.read_bandwidth })
+    }
+
+    fn of(&self, bound: Bound) -> f64 {
+        match bound {
+            Bound::Matrix => self.flops,
+            Bound::Memory => self.bandwidth,
+        }
+    }
+}
+
+impl Bound {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Matrix => "matrix peak",
+            Self::Memory => "memory bandwidth",
+        }
+    }
+}
+
+fn vision(model: &mut SmolVlm, args: &BenchArgs, work: &Work) -> Result<Figure> {
     let values = model.pixel_table();
     let size = model.config().vision.image_size;
     let tiles: Vec<Vec<u8>> = (0..args.tiles.max(1)).map(|i| noise(size * size * 3, i as u64)).collect();
@@ -109,12 +141,12 @@ fn vision(model: &mut SmolVlm, args: &BenchArgs, work: &Work, limits: &Limits) -
         median: times.median() * 1e3,
         min: times.min() * 1e3,
         max: times.max() * 1e3,
-        share: work.vision_flops / times.median() / limits.flops,
-        of: "matrix peak",
+        rate: work.vision_flops / times.median(),
+        bound: Bound::Matrix,
     })
 }
 
-fn prefill(model: &mut SmolVlm, args: &BenchArgs, tokens: usize, work: &Work, limits: &Limits) -> Result<Figure> {
+fn prefill(model: &mut SmolVlm, args: &BenchArgs, tokens: usize, work: &Work) -> Result<Figure> {
     let times = Times::measure(args.repeat, || Ok(run(model, tokens, 1)?.0))?;
     Ok(Figure {
         stage: format!("prefill of {tokens}"),
@@ -122,12 +154,12 @@ fn prefill(model: &mut SmolVlm, args: &BenchArgs, tokens: usize, work: &Work, li
         median: tokens as f64 / times.median(),
         min: tokens as f64 / times.max(),
         max: tokens as f64 / times.min(),
-        share: work.prefill_flops(tokens) / times.median() / limits.flops,
-        of: "matrix peak",
+        rate: work.prefill_flops(tokens) / times.median(),
+        bound: Bound::Matrix,
     })
 }
 
-fn decode(model: &mut SmolVlm, args: &BenchArgs, tokens: usize, work: &Work, limits: &Limits) -> Result<Figure> {
+fn decode(model: &mut SmolVlm, args: &BenchArgs, tokens: usize, work: &Work) -> Result<Figure> {
     let count = args.decode_tokens.max(1);
     let times = Times::measure(args.repeat, || Ok(run(model, tokens, count + 1)?.1 / count as f64))?;
     let bytes = work.decode_bytes(tokens + count / 2);
@@ -137,8 +169,8 @@ fn decode(model: &mut SmolVlm, args: &BenchArgs, tokens: usize, work: &Work, lim
         median: 1.0 / times.median(),
         min: 1.0 / times.max(),
         max: 1.0 / times.min(),
-        share: bytes / times.median() / limits.bandwidth,
-        of: "memory bandwidth",
+        rate: bytes / times.median(),
+        bound: Bound::Memory,
     })
 }
 
@@ -217,15 +249,19 @@ fn peak_memory() -> Option<u64> {
 }
 
 impl Figure {
-    fn json(&self) -> Value {
+    fn share(&self, limits: &Limits) -> f64 {
+        self.rate / limits.of(self.bound)
+    }
+
+    fn json(&self, limits: &Limits) -> Value {
         json!({
             "stage": self.stage, "unit": self.unit, "median": self.median, "min": self.min, "max": self.max,
-            "share_of_peak": self.share, "peak": self.of,
+            "share_of_peak": self.share(limits), "peak": self.bound.name(),
         })
     }
 }
 
-fn table(figures: &[Figure], limits: &Limits, first_token: f64) -> String {
+fn table(figures: &[Figure], limits: &Limits, first_token: f64, memory: Option<u64>) -> String {
     let mut text = format!(
         "peak of this machine: {:.0} GFLOP/s in matrices, {:.1} GB/s read from memory\n\n{:20} {:>10} {:>10} {:>10}  {:12} {}\n",
         limits.flops / 1e9,
@@ -238,11 +274,12 @@ fn table(figures: &[Figure], limits: &Limits, first_token: f64) -> String {
         "share of"
     );
     for figure in figures {
-        let Figure { stage, unit, median, min, max, share, of } = figure;
-        text += &format!("{stage:20} {median:10.1} {min:10.1} {max:10.1}  {unit:12} {:.0} % of {of}\n", share * 100.0);
+        let Figure { stage, unit, median, min, max, bound, .. } = figure;
+        let (share, of) = (100.0 * figure.share(limits), bound.name());
+        text += &format!("{stage:20} {median:10.1} {min:10.1} {max:10.1}  {unit:12} {share:.0} % of {of}\n");
     }
     text += &format!("\npicture of 17 tiles to first token: {first_token:.2} s\n");
-    if let Some(memory) = peak_memory() {
+    if let Some(memory) = memory {
         text += &format!("peak memory of this process: {}\n", console::bytes(memory));
     }
     text
