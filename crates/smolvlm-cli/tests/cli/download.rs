@@ -40,12 +40,24 @@ fn run_fetches_a_model_that_is_not_there_yet() {
 }
 
 #[test]
-fn a_copy_that_is_there_is_not_asked_for_again() {
+fn a_copy_that_is_there_is_run_without_asking_the_hub() {
+    let (hub, home) = (Hub::serve(Path::new(&checkpoint())), home());
+    online(&["download", "owner/model"], &hub, home.path()).run().succeeded();
+    let asked = hub.requests().len();
+    online(&["run", "--model", "owner/model", "--dtype", "f32", "Hi"], &hub, home.path()).run().succeeded();
+    assert_eq!(hub.requests().len(), asked);
+}
+
+#[test]
+fn a_second_download_asks_for_the_newest_commit_but_fetches_nothing_it_has() {
     let (hub, home) = (Hub::serve(Path::new(&checkpoint())), home());
     let first = online(&["download", "owner/model"], &hub, home.path()).stdout();
     let asked = hub.requests().len();
     assert_eq!(online(&["download", "owner/model"], &hub, home.path()).stdout(), first);
-    assert_eq!(hub.requests().len(), asked);
+    let again = hub.requests().split_off(asked);
+    assert!(again.iter().any(|request| request.starts_with("/api/models/owner/model")), "{again:?}");
+    let transfers = |request: &&String| request.contains("/resolve/") && !request.ends_with("bytes=0-0");
+    assert_eq!(again.iter().find(transfers), None, "{again:?}");
 }
 
 #[test]
