@@ -6,7 +6,7 @@ use crate::common::{Copy, checkpoint, smolvlm};
 
 const WEIGHTS: &str = "model.safetensors";
 
-/// The first tensors of the reference checkpoint's file, by name.
+/// A tensor of the reference checkpoint.
 const NORM: &str = "model.text_model.norm.weight";
 
 #[test]
@@ -170,6 +170,14 @@ fn fields_of_the_wrong_type_or_size_are_named() {
         let copy = Copy::new().edit("config.json", |config| config[section][field] = value.clone());
         copy.is_refused(&["config.json", section]);
     }
+}
+
+#[test]
+fn a_context_that_no_file_vouches_for_is_refused_without_being_allocated() {
+    let copy = Copy::new().edit("config.json", |config| {
+        config["text_config"]["max_position_embeddings"] = 1_000_000_000.into();
+    });
+    copy.is_refused(&["max_position_embeddings 1000000000", "at most 67108864"]);
 }
 
 #[test]

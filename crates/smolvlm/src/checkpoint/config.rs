@@ -15,6 +15,8 @@ const MAX_LAYERS: usize = 1 << 10;
 const MAX_HEADS: usize = 1 << 12;
 const MAX_VOCAB: usize = 1 << 24;
 const MAX_POSITIONS: usize = 1 << 30;
+/// Numbers in the rotary table, which no weight file vouches for: 256 MiB of them, 128 times the published models'.
+const MAX_ROTARY: usize = 1 << 26;
 const MAX_IMAGE: usize = 1 << 14;
 const MAX_SCALE: usize = 1 << 6;
 
@@ -145,6 +147,14 @@ impl ModelConfig {
         require(
             text.head_dim.is_multiple_of(2) && text.head_dim > 0,
             format!("text_config.head_dim is {}, expected an even number for the rotary halves", text.head_dim),
+        );
+        let rotary = text.max_positions.saturating_mul(text.head_dim);
+        require(
+            rotary <= MAX_ROTARY,
+            format!(
+                "text_config.max_position_embeddings {} × head_dim {} is {rotary}, expected at most {MAX_ROTARY}",
+                text.max_positions, text.head_dim
+            ),
         );
         require(
             vision.hidden.is_multiple_of(vision.heads),

@@ -71,7 +71,7 @@ impl Copy {
         smolvlm(["run", "--model", &folder, "--dtype", "f32", "-n", "1", "Hi"]).run()
     }
 
-    /// The model is refused as a bad checkpoint, by `run` and by `info`, for the same reason.
+    /// The model is refused as a bad checkpoint, for a reason that contains all of `parts`.
     #[track_caller]
     pub(crate) fn is_refused(&self, parts: &[&str]) {
         self.run().failed(4, parts);
