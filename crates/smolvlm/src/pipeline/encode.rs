@@ -6,8 +6,8 @@ use super::prepare::{Prepared, PreparedMedium, numbered};
 use super::{Progress, SmolVlm};
 use crate::Result;
 use crate::generate::Engine;
-use crate::preprocess::Tile;
 use crate::preprocess::normalise::PixelTable;
+use crate::preprocess::{Preprocessor, Tile};
 
 /// Tiles that go through the vision tower together: enough rows to keep every core busy, few enough to bound memory.
 const TILES_AT_A_TIME: usize = 4;
@@ -28,33 +28,27 @@ pub(super) trait TileSink {
 }
 
 /// Decodes a prompt's media in order and hands on their tiles.
-pub(super) fn decode(model: &SmolVlmParts<'_>, prepared: &mut Prepared, sink: &mut dyn TileSink) -> Result<()> {
-    let (image_values, frame_values) = (model.preprocessor.pixel_table(), model.preprocessor.frame_pixel_table());
+pub(super) fn decode(preprocessor: &Preprocessor, prepared: &mut Prepared, sink: &mut dyn TileSink) -> Result<()> {
+    let (image_values, frame_values) = (preprocessor.pixel_table(), preprocessor.frame_pixel_table());
     for medium in &mut prepared.media {
         match medium {
             PreparedMedium::Image { file, plan } => {
-                for tile in model.preprocessor.image_tiles(&file.decode()?, plan)? {
+                for tile in preprocessor.image_tiles(&file.decode()?, plan)? {
                     sink.tile(tile, &image_values)?;
                 }
             }
-            PreparedMedium::Video(video) => video.source.read(&video.indices, &mut |frame| {
-                sink.tile(model.preprocessor.frame_tile(&frame.image)?, &frame_values)
-            })?,
+            PreparedMedium::Video(video) => video
+                .source
+                .read(&video.indices, &mut |frame| sink.tile(preprocessor.frame_tile(&frame.image)?, &frame_values))?,
         }
     }
     Ok(())
-}
-
-/// The parts of a model that decoding needs while the engine is borrowed by the sink.
-pub(super) struct SmolVlmParts<'a> {
-    pub(super) preprocessor: &'a crate::preprocess::Preprocessor,
 }
 
 /// Image features of a batch of prompts, `[image tokens, hidden]` each.
 pub(super) fn encode(model: &mut SmolVlm, prompts: &mut [Prepared]) -> Result<(Vec<Vec<f32>>, EncodeTimes)> {
     let started = Instant::now();
     let total = prompts.iter().map(Prepared::tiles).sum();
-    let parts = SmolVlmParts { preprocessor: &model.preprocessor };
     let mut encoder = Encoder {
         engine: model.engine.as_mut(),
         progress: &mut |done| {
@@ -71,7 +65,7 @@ pub(super) fn encode(model: &mut SmolVlm, prompts: &mut [Prepared]) -> Result<(V
     let mut features = Vec::new();
     let conversations = prompts.len();
     for (i, prompt) in prompts.iter_mut().enumerate() {
-        let encoded = decode(&parts, prompt, &mut encoder).and_then(|()| encoder.flush());
+        let encoded = decode(&model.preprocessor, prompt, &mut encoder).and_then(|()| encoder.flush());
         encoded.map_err(|error| numbered(error, i, conversations))?;
         features.push(std::mem::take(&mut encoder.features));
     }

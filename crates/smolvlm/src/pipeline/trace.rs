@@ -1,7 +1,7 @@
 //! Every stage's numbers, for comparing with other implementations.
 
 use super::SmolVlm;
-use super::encode::{SmolVlmParts, TileSink, decode, encode};
+use super::encode::{TileSink, decode, encode};
 use super::prepare::{PreparedMedium, prepare};
 use crate::generate::{GenerateOptions, Logits, Request};
 use crate::messages::Messages;
@@ -92,7 +92,7 @@ impl TileSink for Pixels {
 pub(super) fn trace(model: &mut SmolVlm, messages: &Messages, max_new_tokens: usize, logits: Logits) -> Result<Trace> {
     let mut prompts = prepare(model, std::slice::from_ref(messages))?;
     let mut pixels = Pixels { values: Vec::new() };
-    decode(&SmolVlmParts { preprocessor: &model.preprocessor }, &mut prompts[0], &mut pixels)?;
+    decode(&model.preprocessor, &mut prompts[0], &mut pixels)?;
     let (features, _) = encode(model, &mut prompts)?;
     let (prompt, features) = prompts
         .pop()
