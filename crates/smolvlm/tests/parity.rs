@@ -142,6 +142,25 @@ fn bf16_is_no_further_from_f32_than_the_reference_allows() {
     assert!(cases >= 8);
 }
 
+/// `tie_weights` of the reference ties nothing when both tensors of the pair are stored.
+#[test]
+fn a_stored_head_is_used_although_the_configuration_says_it_is_tied() {
+    let goldens = Goldens::committed();
+    let copy = tempfile::tempdir().expect("a folder");
+    let folder = copy.path().join("checkpoint");
+    std::fs::create_dir(&folder).expect("a folder");
+    for entry in std::fs::read_dir(goldens.checkpoint()).expect("the checkpoint") {
+        let path = entry.expect("a file").path();
+        std::fs::copy(&path, folder.join(path.file_name().expect("a name"))).expect("a copy");
+    }
+    let config = std::fs::read_to_string(folder.join("config.json")).expect("a configuration");
+    let mut config: serde_json::Value = serde_json::from_str(&config).expect("JSON");
+    config["tie_word_embeddings"] = true.into();
+    std::fs::write(folder.join("config.json"), config.to_string()).expect("a changed configuration");
+    let case = goldens.case("text_only");
+    check(&case, &trace(&mut Goldens { folder: copy.path().to_owned() }.load(Dtype::F32), &case));
+}
+
 #[test]
 fn a_fresh_seed_agrees_when_the_reference_is_installed() {
     let python = std::env::var("SMOLVLM_REFERENCE_PYTHON").unwrap_or_else(|_| "python3".to_owned());

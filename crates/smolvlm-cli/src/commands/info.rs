@@ -50,7 +50,7 @@ fn as_text(checkpoint: &Checkpoint, config: &ModelConfig) -> String {
             text.vocab,
             text.max_positions,
             text.rope_theta,
-            if config.tie_embeddings { "tied" } else { "untied" }
+            if checkpoint.head_is_tied() { "tied" } else { "untied" }
         ),
     ];
     for (dtype, memory) in estimates(config) {
@@ -101,7 +101,7 @@ fn as_json(args: &InfoArgs, checkpoint: &Checkpoint, config: &ModelConfig) -> se
         "text": {
             "layers": text.layers, "hidden": text.hidden, "heads": text.heads, "kv_heads": text.kv_heads,
             "head_dim": text.head_dim, "mlp": text.mlp, "vocab": text.vocab, "max_positions": text.max_positions,
-            "rope_theta": text.rope_theta, "tied_head": config.tie_embeddings,
+            "rope_theta": text.rope_theta, "tied_head": checkpoint.head_is_tied(),
         },
         "memory": { "bf16": memory(&bf16), "f32": memory(&f32) },
         "licence": card::LICENCE,

@@ -19,12 +19,12 @@ impl<B: Backend> TextModel<B> {
     pub(super) fn load(weights: &WeightsAt<'_, B>, config: &ModelConfig) -> Result<Self> {
         let (text, model) = (&config.text, weights.at("model.text_model"));
         let layers = model.at("layers");
-        let head = if config.tie_embeddings { "model.text_model.embed_tokens.weight" } else { "lm_head.weight" };
         Ok(Self {
             embeddings: model.table("embed_tokens.weight", text.vocab, text.hidden)?,
             blocks: (0..text.layers).map(|i| Block::load(&layers.at(i), text)).collect::<Result<_>>()?,
             norm: RmsNorm::load(&model.at("norm"), text)?,
-            head: weights.matrix(head, text.vocab, text.hidden)?,
+            // The checkpoint knows whether this is the embedding table.
+            head: weights.matrix("lm_head.weight", text.vocab, text.hidden)?,
             rope: rope_table(weights.backend(), text),
         })
     }

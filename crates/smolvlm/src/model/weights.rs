@@ -1,8 +1,8 @@
 //! A place in a checkpoint, from which layers take their weights by the names published checkpoints use.
 
-use smolvlm_kernels::{Backend, Elements, Format, MatrixView};
+use smolvlm_kernels::{Backend, Format, MatrixView};
 
-use crate::checkpoint::{Checkpoint, StoredDtype, StoredTensor};
+use crate::checkpoint::{Checkpoint, StoredTensor};
 use crate::{Error, Result};
 
 /// The tensors whose names begin with a prefix.
@@ -95,12 +95,7 @@ fn view<'a>(tensor: StoredTensor<'a>, rows: usize, cols: usize) -> Result<Matrix
     if tensor.shape.first() != Some(&rows) || flat != cols {
         return Err(wrong_shape(&tensor, &[rows, cols]));
     }
-    let elements = match tensor.dtype {
-        StoredDtype::F32 => Elements::F32(tensor.bytes),
-        StoredDtype::Bf16 => Elements::Bf16(tensor.bytes),
-        StoredDtype::F16 => Elements::F16(tensor.bytes),
-    };
-    Ok(MatrixView::new(rows, cols, elements))
+    Ok(MatrixView::new(rows, cols, tensor.elements()))
 }
 
 fn check_shape(tensor: &StoredTensor<'_>, shape: &[usize]) -> Result<()> {

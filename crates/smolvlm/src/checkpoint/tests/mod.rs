@@ -38,7 +38,7 @@ fn every_tensor_of_a_valid_checkpoint_is_read_back_in_each_format() {
             assert_eq!(tensor.bytes, raw.bytes, "{}", raw.name);
             checkpoint.release(&raw.name);
             assert_eq!(checkpoint.tensor(&raw.name).unwrap().bytes, raw.bytes, "{} after release", raw.name);
-            parameters += tensor.elements() as u64;
+            parameters += tensor.elements().len() as u64;
         }
         assert_eq!(checkpoint.config().parameter_count(), parameters);
         assert_eq!(checkpoint.weight_bytes(), parameters * dtype.size() as u64);
