@@ -1,22 +1,22 @@
 //! Random access to an encoded file, on disk or in memory, and the fields in a part of it.
 
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
 use std::sync::Arc;
 
 use crate::media::source::Opened;
 use crate::{Error, Result};
 
-/// An encoded file of known length. Nothing is read until asked for, and never more than asked for.
-#[derive(Debug)]
+/// An encoded file of known length. Nothing is read until asked for, and never more than asked
+/// for; clones share the file, and any thread may read.
+#[derive(Debug, Clone)]
 pub(super) struct ByteSource {
     inner: Inner,
     len: u64,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum Inner {
-    File(File),
+    File(Arc<File>),
     Bytes(Arc<[u8]>),
 }
 
@@ -33,7 +33,7 @@ impl ByteSource {
                     return Err(Error::input("is not a regular file"));
                 }
                 let (file, len) = (File::open(path).map_err(cannot)?, metadata.len());
-                Ok(Self { inner: Inner::File(file), len })
+                Ok(Self { inner: Inner::File(Arc::new(file)), len })
             }
         }
     }
@@ -43,19 +43,18 @@ impl ByteSource {
     }
 
     /// Replaces the content of `buffer` with the `size` bytes at `offset`, which must lie within the file.
-    pub(super) fn read_at(&mut self, offset: u64, size: usize, buffer: &mut Vec<u8>) -> Result<()> {
+    pub(super) fn read_at(&self, offset: u64, size: usize, buffer: &mut Vec<u8>) -> Result<()> {
         buffer.clear();
         let end = offset.checked_add(size as u64).filter(|&end| end <= self.len);
         let Some(end) = end else {
             let len = self.len;
             return Err(Error::input(format!("{size} bytes at {offset} lie outside the file of {len} bytes")));
         };
-        match &mut self.inner {
+        match &self.inner {
             Inner::Bytes(bytes) => buffer.extend_from_slice(&bytes[offset as usize..end as usize]),
             Inner::File(file) => {
                 buffer.resize(size, 0);
-                let read = file.seek(SeekFrom::Start(offset)).and_then(|_| file.read_exact(buffer));
-                read.map_err(|error| {
+                read_exact_at(file, offset, buffer).map_err(|error| {
                     Error::input(format!("cannot be read at byte {offset}: {error}")).caused_by(error)
                 })?;
             }
@@ -64,10 +63,29 @@ impl ByteSource {
     }
 
     /// At most `size` bytes at `offset`; fewer at the end of the file.
-    pub(super) fn read_up_to(&mut self, offset: u64, size: usize, buffer: &mut Vec<u8>) -> Result<()> {
+    pub(super) fn read_up_to(&self, offset: u64, size: usize, buffer: &mut Vec<u8>) -> Result<()> {
         let present = self.len.saturating_sub(offset).min(size as u64) as usize;
         self.read_at(offset.min(self.len), present, buffer)
     }
+}
+
+#[cfg(unix)]
+fn read_exact_at(file: &File, offset: u64, buffer: &mut [u8]) -> std::io::Result<()> {
+    std::os::unix::fs::FileExt::read_exact_at(file, buffer, offset)
+}
+
+#[cfg(windows)]
+fn read_exact_at(file: &File, mut offset: u64, mut buffer: &mut [u8]) -> std::io::Result<()> {
+    while !buffer.is_empty() {
+        match std::os::windows::fs::FileExt::seek_read(file, buffer, offset)? {
+            0 => return Err(std::io::ErrorKind::UnexpectedEof.into()),
+            read => {
+                offset += read as u64;
+                buffer = &mut buffer[read..];
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Big-endian fields one after another. `None` where the bytes end.

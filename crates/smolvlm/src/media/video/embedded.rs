@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::mp4::EncodedStream;
 use super::picture::{Picture, rotate, rotated_size};
+use super::stream::EncodedStream;
 use super::timeline::Timeline;
 use super::{Frame, StreamFacts, VideoSource, check_indices, yuv};
 use crate::media::Image;
@@ -58,10 +58,10 @@ pub(super) struct EmbeddedVideo {
 
 impl EmbeddedVideo {
     pub(super) fn new(name: &str, stream: EncodedStream, decoder: Box<dyn Decoder>) -> Result<Self> {
-        let timeline = Timeline::new(&stream.packets, stream.base)?;
+        let timeline = Timeline::new(&stream.packets, stream.header.base)?;
         let syncs = (1..stream.packets.len()).filter(|&at| stream.packets[at].sync).collect();
         let mut this = Self {
-            facts: timeline.facts(name, &stream.codec, stream.container, (0, 0), stream.rotation),
+            facts: timeline.facts(name, &stream.header.codec, stream.header.container, (0, 0), stream.header.rotation),
             timeline,
             stream,
             decoder,
@@ -74,7 +74,7 @@ impl EmbeddedVideo {
         if width == 0 {
             return Err(Error::input("the stream does not say how large its frames are"));
         }
-        (this.facts.width, this.facts.height) = rotated_size(width, height, this.stream.rotation);
+        (this.facts.width, this.facts.height) = rotated_size(width, height, this.stream.header.rotation);
         Ok(this)
     }
 
@@ -144,7 +144,7 @@ impl EmbeddedVideo {
     /// RGB, upright, and of the size that the facts promise.
     fn finish(&self, picture: Option<Picture>) -> Result<Image> {
         let picture = picture.ok_or_else(|| Error::input("its data holds no picture"))?;
-        let image = rotate(yuv::to_rgb(&picture), self.stream.rotation);
+        let image = rotate(yuv::to_rgb(&picture), self.stream.header.rotation);
         let expected = (self.facts.width, self.facts.height);
         if (image.width, image.height) != expected {
             let (width, height) = expected;

@@ -13,6 +13,7 @@ mod h264;
 mod mp4;
 mod picture;
 mod sniff;
+mod stream;
 mod timeline;
 mod yuv;
 
@@ -20,7 +21,9 @@ use super::Frame;
 use super::source::{MediaLimits, MediaSource, Opened};
 use crate::{Error, Result};
 use bytes::ByteSource;
+use embedded::Decoder;
 use sniff::Container;
+use stream::StreamHeader;
 
 pub use folder::open_frames;
 
@@ -94,8 +97,8 @@ pub fn open_video(source: &MediaSource, limits: &MediaLimits, reader: VideoReade
 }
 
 fn open_file(name: &str, opened: &Opened, limits: &MediaLimits, reader: VideoReader) -> Result<Box<dyn VideoSource>> {
-    let mut bytes = ByteSource::open(opened)?;
-    let container = sniff::container(&mut bytes)?;
+    let bytes = ByteSource::open(opened)?;
+    let container = sniff::container(&bytes)?;
     if reader == VideoReader::Ffmpeg {
         return ffmpeg::open(name, opened, limits);
     }
@@ -120,11 +123,16 @@ fn open_embedded(
             return Err(Error::input(format!("{} is a container the embedded reader does not read", other.name())));
         }
     };
-    let decoder = match stream.codec.as_str() {
-        "h264" => h264::H264::open(&stream, limits)?,
+    let decoder = open_decoder(&stream.header, limits)?;
+    Ok(Box::new(embedded::EmbeddedVideo::new(name, stream, decoder)?))
+}
+
+/// A decoder of the stream's codec.
+fn open_decoder(stream: &StreamHeader, limits: &MediaLimits) -> Result<Box<dyn Decoder>> {
+    Ok(match stream.codec.as_str() {
+        "h264" => Box::new(h264::H264::open(stream, limits)?),
         other => return Err(Error::input(format!("{other} is a codec the embedded reader does not decode"))),
-    };
-    Ok(Box::new(embedded::EmbeddedVideo::new(name, stream, Box::new(decoder))?))
+    })
 }
 
 /// Refuses indices that are not ascending, unique and in range.

@@ -39,7 +39,7 @@ impl Container {
 }
 
 /// The container of a file, or an error that says what the file looks like instead.
-pub(super) fn container(bytes: &mut ByteSource) -> Result<Container> {
+pub(super) fn container(bytes: &ByteSource) -> Result<Container> {
     let mut head = Vec::new();
     bytes.read_up_to(0, 512, &mut head)?;
     if head.is_empty() {

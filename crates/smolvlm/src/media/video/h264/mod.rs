@@ -8,8 +8,8 @@ use rust_h264::decoder::{ChromaFormat, Decoder as Inner, Frame as Decoded};
 use rust_h264::nal::{NalUnit, NalUnitType, SpsInfo, parse_avcc, parse_avcc_config, parse_sps_info};
 
 use super::embedded::{Access, Decoder};
-use super::mp4::EncodedStream;
 use super::picture::{Chroma, Colour, Picture};
+use super::stream::StreamHeader;
 use crate::media::source::MediaLimits;
 use crate::{Error, Result};
 
@@ -32,7 +32,7 @@ pub(super) struct H264 {
 
 impl H264 {
     /// A decoder for a stream, its parameter sets read and checked. Without out-of-band sets, the first sample's count.
-    pub(super) fn open(stream: &EncodedStream, limits: &MediaLimits) -> Result<Self> {
+    pub(super) fn open(stream: &StreamHeader, limits: &MediaLimits) -> Result<Self> {
         let config = parse_avcc_config(&stream.config)
             .map_err(|error| Error::input(format!("its H.264 configuration is broken: {error}")))?;
         let mut this = Self {

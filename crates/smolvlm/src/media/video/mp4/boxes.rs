@@ -23,7 +23,7 @@ pub(super) struct FileBoxes;
 
 impl FileBoxes {
     /// All boxes up to the end of the file or the first header that makes no sense. Only headers are read.
-    pub(super) fn scan(bytes: &mut ByteSource) -> Result<Vec<FileBox>> {
+    pub(super) fn scan(bytes: &ByteSource) -> Result<Vec<FileBox>> {
         let (mut found, mut header, mut start) = (Vec::new(), Vec::new(), 0);
         while found.len() < MAX_FILE_BOXES {
             bytes.read_up_to(start, 16, &mut header)?;

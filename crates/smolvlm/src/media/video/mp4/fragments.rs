@@ -18,7 +18,7 @@ struct Defaults {
 }
 
 /// Appends the samples of all fragments to their tracks.
-pub(super) fn append(tracks: &mut [Track], bytes: &mut ByteSource, moov: &[u8], moofs: &[FileBox]) -> Result<()> {
+pub(super) fn append(tracks: &mut [Track], bytes: &ByteSource, moov: &[u8], moofs: &[FileBox]) -> Result<()> {
     let movie_defaults = |track: u32| movie_defaults(moov, track).unwrap_or_default();
     for track in tracks.iter_mut() {
         track.fragmented = track.samples.is_empty() && !moofs.is_empty();

@@ -12,8 +12,8 @@ mod tables;
 mod track;
 
 use super::bytes::ByteSource;
-use super::picture::Colour;
-use super::timeline::{Packet, TimeBase};
+use super::stream::{EncodedStream, StreamHeader};
+use super::timeline::TimeBase;
 use crate::{Error, Result};
 use boxes::{Boxes, FileBox, FileBoxes};
 use track::Track;
@@ -23,25 +23,6 @@ const MAX_INDEX_BYTES: u64 = 256 << 20;
 
 /// The most samples of one track: 38 hours at 30 frames per second.
 const MAX_SAMPLES: usize = 1 << 22;
-
-/// A video stream as its container describes it.
-#[derive(Debug)]
-pub(super) struct EncodedStream {
-    /// As ffmpeg names it: `h264`, `hevc`, …
-    pub(super) codec: String,
-    /// The codec's own parameters (`avcC`'s payload for H.264).
-    pub(super) config: Vec<u8>,
-    /// As ffmpeg names it.
-    pub(super) container: &'static str,
-    /// In decode order.
-    pub(super) packets: Vec<Packet>,
-    pub(super) base: TimeBase,
-    /// Clockwise degrees to the upright picture.
-    pub(super) rotation: u16,
-    /// What the container says of the colours; the codec's own word goes first.
-    pub(super) colour: Option<Colour>,
-    pub(super) bytes: ByteSource,
-}
 
 /// One sample, before edit lists. Times are in ticks of the track's clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,26 +44,25 @@ impl Sample {
 }
 
 /// Reads the index of a file and picks its video track.
-pub(super) fn open(mut bytes: ByteSource) -> Result<EncodedStream> {
-    let (moov, moofs) = index_boxes(&mut bytes)?;
+pub(super) fn open(bytes: ByteSource) -> Result<EncodedStream> {
+    let (moov, moofs) = index_boxes(&bytes)?;
     let mut tracks = track::video_tracks(&moov, bytes.len())?;
-    fragments::append(&mut tracks, &mut bytes, &moov, &moofs)?;
+    fragments::append(&mut tracks, &bytes, &moov, &moofs)?;
     let track = choose(tracks).ok_or_else(|| Error::input("holds no video track"))?;
     let packets = edits::present(&track, bytes.len());
-    Ok(EncodedStream {
+    let header = StreamHeader {
         codec: track.codec,
         config: track.config,
         container: "mp4",
-        packets,
         base: TimeBase { numerator: 1, denominator: track.timescale },
         rotation: track.rotation,
         colour: track.colour,
-        bytes,
-    })
+    };
+    Ok(EncodedStream { header, packets: packets.into(), bytes })
 }
 
 /// The payload of `moov`, and where the fragments are.
-fn index_boxes(bytes: &mut ByteSource) -> Result<(Vec<u8>, Vec<FileBox>)> {
+fn index_boxes(bytes: &ByteSource) -> Result<(Vec<u8>, Vec<FileBox>)> {
     let mut moov = None;
     let mut moofs = Vec::new();
     for found in FileBoxes::scan(bytes)? {
@@ -100,7 +80,7 @@ fn index_boxes(bytes: &mut ByteSource) -> Result<(Vec<u8>, Vec<FileBox>)> {
     }
 }
 
-fn read_index(bytes: &mut ByteSource, found: &FileBox) -> Result<Vec<u8>> {
+fn read_index(bytes: &ByteSource, found: &FileBox) -> Result<Vec<u8>> {
     let size = found.end - found.payload;
     if size > MAX_INDEX_BYTES {
         return Err(Error::input(format!("its index of {size} bytes is above the limit of {MAX_INDEX_BYTES}")));

@@ -1,0 +1,32 @@
+//! What a demuxer hands to a decoder: a stream's header, where its packets lie, and the bytes they lie in.
+
+use std::sync::Arc;
+
+use super::bytes::ByteSource;
+use super::picture::Colour;
+use super::timeline::{Packet, TimeBase};
+
+/// What a container says of its video stream.
+#[derive(Debug, Clone)]
+pub(super) struct StreamHeader {
+    /// As ffmpeg names it: `h264`, `hevc`, …
+    pub(super) codec: String,
+    /// The codec's own parameters (`avcC`'s payload for H.264).
+    pub(super) config: Vec<u8>,
+    /// As ffmpeg names it.
+    pub(super) container: &'static str,
+    pub(super) base: TimeBase,
+    /// Clockwise degrees to the upright picture.
+    pub(super) rotation: u16,
+    /// What the container says of the colours; the codec's own word goes first.
+    pub(super) colour: Option<Colour>,
+}
+
+/// A video stream in its container. Packets are read later, one at a time, by any thread.
+#[derive(Debug, Clone)]
+pub(super) struct EncodedStream {
+    pub(super) header: StreamHeader,
+    /// In decode order.
+    pub(super) packets: Arc<[Packet]>,
+    pub(super) bytes: ByteSource,
+}
