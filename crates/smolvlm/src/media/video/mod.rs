@@ -11,7 +11,9 @@ mod ffmpeg;
 mod folder;
 mod h264;
 mod mp4;
+mod parallel;
 mod picture;
+mod segment;
 mod sniff;
 mod stream;
 mod timeline;
@@ -123,8 +125,7 @@ fn open_embedded(
             return Err(Error::input(format!("{} is a container the embedded reader does not read", other.name())));
         }
     };
-    let decoder = open_decoder(&stream.header, limits)?;
-    Ok(Box::new(embedded::EmbeddedVideo::new(name, stream, decoder)?))
+    Ok(Box::new(embedded::EmbeddedVideo::open(name, stream, limits)?))
 }
 
 /// A decoder of the stream's codec.

@@ -5,6 +5,10 @@ use std::sync::Arc;
 use super::bytes::ByteSource;
 use super::picture::Colour;
 use super::timeline::{Packet, TimeBase};
+use crate::{Error, Result};
+
+/// The largest packet that is read: a raw 4:2:2 picture at H.264's highest level takes 68 MiB.
+const MAX_PACKET_BYTES: u32 = 128 << 20;
 
 /// What a container says of its video stream.
 #[derive(Debug, Clone)]
@@ -29,4 +33,16 @@ pub(super) struct EncodedStream {
     /// In decode order.
     pub(super) packets: Arc<[Packet]>,
     pub(super) bytes: ByteSource,
+}
+
+impl EncodedStream {
+    /// Replaces the content of `buffer` with packet `at`.
+    pub(super) fn read_packet(&self, at: usize, buffer: &mut Vec<u8>) -> Result<()> {
+        let packet = self.packets[at];
+        if packet.size > MAX_PACKET_BYTES {
+            let size = packet.size;
+            return Err(Error::input(format!("a packet of {size} bytes is above the limit of {MAX_PACKET_BYTES}")));
+        }
+        self.bytes.read_at(packet.offset, packet.size as usize, buffer)
+    }
 }

@@ -1,0 +1,120 @@
+//! Decoding from one starting point: only what is needed, pictures put into presentation order.
+
+use std::collections::BTreeMap;
+
+use super::embedded::{Access, Coded, Decoder};
+use super::picture::{Picture, rotate};
+use super::{Frame, yuv};
+use crate::media::Image;
+use crate::{Error, Result};
+
+/// The most frames that wait for an earlier one. No codec reorders over more than 16.
+const MAX_HELD: usize = 16;
+
+/// Frames that are decoded one after another from one packet on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Segment {
+    /// The packet where decoding starts.
+    pub(super) start: usize,
+    /// Indices of the frames that are wanted, ascending.
+    pub(super) frames: Vec<usize>,
+}
+
+/// One decoder, and the stream it reads from.
+pub(super) struct SegmentReader<'a> {
+    coded: &'a Coded,
+    decoder: &'a mut dyn Decoder,
+    packet: Vec<u8>,
+}
+
+/// How far a segment has come.
+struct Progress {
+    start: usize,
+    /// The next packet to decode.
+    position: usize,
+    /// Frames still to be decoded: packet → index.
+    wanted: BTreeMap<usize, usize>,
+    /// Decoded frames whose turn has not come: index → picture.
+    held: BTreeMap<usize, Image>,
+}
+
+impl<'a> SegmentReader<'a> {
+    pub(super) fn new(coded: &'a Coded, decoder: &'a mut dyn Decoder) -> Self {
+        Self { coded, decoder, packet: Vec::new() }
+    }
+
+    /// Decodes a segment's frames and hands each to `emit`, in presentation order.
+    pub(super) fn read(&mut self, segment: &Segment, emit: &mut dyn FnMut(Frame) -> Result<()>) -> Result<()> {
+        self.decoder.restart()?;
+        let timeline = &self.coded.timeline;
+        let mut progress = Progress {
+            start: segment.start,
+            position: segment.start,
+            wanted: segment.frames.iter().map(|&index| (timeline.packets[index] as usize, index)).collect(),
+            held: BTreeMap::new(),
+        };
+        for &index in &segment.frames {
+            let image = match progress.held.remove(&index) {
+                Some(image) => image,
+                None => self.decode_to(index, &mut progress)?,
+            };
+            emit(Frame { index, time: timeline.times[index], image })?;
+        }
+        Ok(())
+    }
+
+    /// Decodes up to the packet of frame `index`; wanted frames decoded on the way are held.
+    fn decode_to(&mut self, index: usize, progress: &mut Progress) -> Result<Image> {
+        let packets = &self.coded.stream.packets;
+        let target = self.coded.timeline.packets[index] as usize;
+        for at in progress.position..=target {
+            let frame = progress.wanted.remove(&at);
+            let in_vain = packets[at].pts < packets[progress.start].pts;
+            let image = self.step(at, frame.is_some(), in_vain).map_err(|error| self.place(error, at))?;
+            progress.held.extend(frame.zip(image));
+            if progress.held.len() > MAX_HELD {
+                return Err(Error::input(format!("frame {index} comes more than {MAX_HELD} frames after its turn")));
+            }
+        }
+        progress.position = target + 1;
+        progress.held.remove(&index).ok_or_else(|| Error::input(format!("frame {index} is coded twice")))
+    }
+
+    /// Decodes packet `at` if it is wanted or if others may need it. Errors are forgiven `in_vain`: where a picture is
+    /// shown before the one at which decoding began, what it refers to was never decoded.
+    fn step(&mut self, at: usize, wanted: bool, in_vain: bool) -> Result<Option<Image>> {
+        self.coded.stream.read_packet(at, &mut self.packet)?;
+        if !wanted && self.decoder.access(&self.packet) == Access::Disposable {
+            return Ok(None);
+        }
+        match self.decoder.decode(&self.packet) {
+            Ok(picture) if wanted => self.finish(picture).map(Some),
+            Ok(_) => Ok(None),
+            Err(_) if in_vain && !wanted => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// RGB, upright, and of the size that the facts promise.
+    fn finish(&self, picture: Option<Picture>) -> Result<Image> {
+        let picture = picture.ok_or_else(|| Error::input("its data holds no picture"))?;
+        let facts = &self.coded.facts;
+        let image = rotate(yuv::to_rgb(&picture), facts.rotation);
+        if (image.width, image.height) != (facts.width, facts.height) {
+            return Err(Error::input(format!(
+                "its size is {}×{} where the stream began with {}×{}",
+                image.width, image.height, facts.width, facts.height
+            )));
+        }
+        Ok(image)
+    }
+
+    /// Says which file and frame an error concerns.
+    fn place(&self, error: Error, at: usize) -> Error {
+        let (name, timeline) = (&self.coded.facts.name, &self.coded.timeline);
+        match timeline.packets.iter().position(|&packet| packet as usize == at) {
+            Some(index) => error.at(format!("{name}: frame {index} at {:.3} s", timeline.times[index])),
+            None => error.at(format!("{name}: a hidden frame")),
+        }
+    }
+}
