@@ -35,6 +35,12 @@ pub(super) trait Decoder: Send {
     /// Forgets all pictures, as before the first packet.
     fn restart(&mut self) -> Result<()>;
 
+    /// Changes to a slower decoder that takes more, where there is one: after an error, decoding may be tried again from
+    /// its start.
+    fn fall_back(&mut self) -> bool {
+        false
+    }
+
     /// Decodes one packet.
     fn decode(&mut self, packet: &[u8]) -> Result<Option<Picture>>;
 }
@@ -133,7 +139,12 @@ impl EmbeddedVideo {
 fn try_first(stream: &EncodedStream, decoder: &mut dyn Decoder) -> Result<()> {
     let mut packet = Vec::new();
     stream.read_packet(0, &mut packet)?;
-    match decoder.decode(&packet) {
+    let mut decoded = decoder.decode(&packet);
+    if decoded.is_err() && decoder.fall_back() {
+        decoder.restart()?;
+        decoded = decoder.decode(&packet);
+    }
+    match decoded {
         Err(error) if stream.packets[0].sync => Err(error),
         _ => Ok(()),
     }

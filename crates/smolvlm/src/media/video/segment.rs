@@ -45,19 +45,41 @@ impl<'a> SegmentReader<'a> {
 
     /// Decodes a segment's frames and hands each to `emit`, in presentation order.
     pub(super) fn read(&mut self, segment: &Segment, emit: &mut dyn FnMut(Frame) -> Result<()>) -> Result<()> {
+        let mut frames = segment.frames.as_slice();
+        loop {
+            let mut is_taken = true;
+            let result = self.read_frames(segment.start, &mut frames, &mut |frame| {
+                let taken = emit(frame);
+                is_taken = taken.is_ok();
+                taken
+            });
+            if result.is_ok() || !is_taken || !self.decoder.fall_back() {
+                return result;
+            }
+        }
+    }
+
+    /// Decodes from `start` on; leaves in `frames` those that were not handed over.
+    fn read_frames(
+        &mut self,
+        start: usize,
+        frames: &mut &[usize],
+        emit: &mut dyn FnMut(Frame) -> Result<()>,
+    ) -> Result<()> {
         self.decoder.restart()?;
         let timeline = &self.coded.timeline;
         let mut progress = Progress {
-            start: segment.start,
-            position: segment.start,
-            wanted: segment.frames.iter().map(|&index| (timeline.packets[index] as usize, index)).collect(),
+            start,
+            position: start,
+            wanted: frames.iter().map(|&index| (timeline.packets[index] as usize, index)).collect(),
             held: BTreeMap::new(),
         };
-        for &index in &segment.frames {
+        while let Some((&index, rest)) = frames.split_first() {
             let image = match progress.held.remove(&index) {
                 Some(image) => image,
                 None => self.decode_to(index, &mut progress)?,
             };
+            *frames = rest;
             emit(Frame { index, time: timeline.times[index], image })?;
         }
         Ok(())

@@ -1,17 +1,24 @@
-//! H.264 in length-prefixed samples (ISO/IEC 14496-15), decoded by the crate `rust_h264`.
+//! H.264 in length-prefixed samples (ISO/IEC 14496-15).
+//!
+//! Two crates decode it: `rusty_h264-decoder` is twice as fast and takes most files (progressive 8-bit 4:2:0),
+//! `rust_h264` takes the rest, and whatever the first refuses on the way.
 
 mod nal;
+mod progressive;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use rust_h264::decoder::{ChromaFormat, Decoder as Inner, Frame as Decoded};
-use rust_h264::nal::{NalUnit, NalUnitType, SpsInfo, parse_avcc, parse_avcc_config, parse_sps_info};
+use rust_h264::decoder::{ChromaFormat, Decoder as Complete, Frame as Decoded};
+use rust_h264::nal::{SpsInfo, parse_avcc, parse_sps_info};
 
+use super::bytes::Fields;
 use super::embedded::{Access, Decoder};
 use super::picture::{Chroma, Colour, Picture};
 use super::stream::StreamHeader;
 use crate::media::source::MediaLimits;
 use crate::{Error, Result};
+use nal::Units;
+use progressive::Progressive;
 
 /// Macroblocks of one picture, and of all reference pictures together, at level 6.2, the highest (table A-1).
 const MAX_PICTURE_MACROBLOCKS: u64 = 139_264;
@@ -19,10 +26,12 @@ const MAX_REFERENCE_MACROBLOCKS: u64 = 696_320;
 
 /// A decoder that takes one sample and gives its picture at once, in decode order.
 pub(super) struct H264 {
-    /// `avcC`'s payload.
-    config: Vec<u8>,
+    /// The parameter sets of `avcC`, length-prefixed as in a sample.
+    parameter_sets: Vec<u8>,
     length_size: usize,
     inner: Inner,
+    /// Whether the faster decoder has failed on this stream.
+    is_difficult: bool,
     /// The latest parameter set's.
     colour: Colour,
     container_colour: Option<Colour>,
@@ -30,15 +39,21 @@ pub(super) struct H264 {
     max_pixels: u64,
 }
 
+enum Inner {
+    Progressive(Box<Progressive>),
+    Complete(Box<Complete>),
+}
+
 impl H264 {
     /// A decoder for a stream, its parameter sets read and checked. Without out-of-band sets, the first sample's count.
     pub(super) fn open(stream: &StreamHeader, limits: &MediaLimits) -> Result<Self> {
-        let config = parse_avcc_config(&stream.config)
-            .map_err(|error| Error::input(format!("its H.264 configuration is broken: {error}")))?;
+        let (length_size, parameter_sets) =
+            read_config(&stream.config).ok_or_else(|| Error::input("its H.264 configuration (`avcC`) is broken"))?;
         let mut this = Self {
-            length_size: config.length_size,
-            config: stream.config.clone(),
-            inner: Inner::new(),
+            parameter_sets,
+            length_size,
+            inner: Inner::Progressive(Box::new(Progressive::new())),
+            is_difficult: false,
             colour: Colour { matrix: Colour::UNSPECIFIED, full_range: false },
             container_colour: stream.colour,
             size: (0, 0),
@@ -85,14 +100,55 @@ impl H264 {
         Ok(())
     }
 
-    fn feed(&mut self, unit: &NalUnit<'_>) -> Result<()> {
-        if unit.nal_unit_type == NalUnitType::Sps {
-            let info = guarded(|| parse_sps_info(unit))?.map_err(broken)?;
-            self.check_parameters(&info)?;
+    /// Checks the sample's parameter sets, before any decoder sees them.
+    fn check_sample(&mut self, sample: &[u8]) -> Result<()> {
+        for unit in Units::new(sample, self.length_size).filter(|unit| nal::is_sps(unit)) {
+            let prefixed = [&(unit.len() as u32).to_be_bytes()[..], unit].concat();
+            for parsed in &parse_avcc(&prefixed, 4) {
+                let info = guarded(|| parse_sps_info(parsed))?.map_err(broken)?;
+                self.check_parameters(&info)?;
+                let is_plain = info.progressive && info.chroma_format == 1 && info.bit_depth_luma == 8;
+                self.is_difficult |= !is_plain || nal::has_unusual_order(&parsed.rbsp);
+            }
         }
-        let decoded = guarded(|| self.inner.decode_nal(unit))?;
-        decoded.map(|_| ()).map_err(broken)
+        Ok(())
     }
+
+    fn feed(&mut self, sample: &[u8]) -> Result<Option<Picture>> {
+        self.check_sample(sample)?;
+        match &mut self.inner {
+            Inner::Progressive(_) if self.is_difficult => {
+                Err(Error::input("H.264 that is interlaced or not of 8 bits and 4:2:0 needs the other decoder"))
+            }
+            Inner::Progressive(decoder) => decoder.decode(Units::new(sample, self.length_size), self.colour),
+            Inner::Complete(decoder) => {
+                let units = guarded(|| parse_avcc(sample, self.length_size))?;
+                for unit in &units {
+                    guarded(|| decoder.decode_nal(unit))?.map_err(broken)?;
+                }
+                // Samples are whole access units, so nothing can still be missing from the picture.
+                let frame = guarded(|| decoder.flush())?;
+                frame.map(|frame| picture(frame, self.colour)).transpose()
+            }
+        }
+    }
+}
+
+/// The length of length fields, and the parameter sets behind 4-byte lengths, from `avcC` (ISO/IEC 14496-15, 5.3.3.1).
+fn read_config(config: &[u8]) -> Option<(usize, Vec<u8>)> {
+    let mut fields = Fields(config);
+    fields.skip(4)?;
+    let length_size = usize::from(fields.u8()? & 3) + 1;
+    let mut sets = Vec::new();
+    for mask in [0x1F, 0xFF] {
+        for _ in 0..fields.u8()? & mask {
+            let length = usize::from(fields.u16()?);
+            let unit = fields.take(length)?;
+            sets.extend_from_slice(&(length as u32).to_be_bytes()[4 - length_size..]);
+            sets.extend_from_slice(unit);
+        }
+    }
+    Some((length_size, sets))
 }
 
 impl Decoder for H264 {
@@ -105,21 +161,27 @@ impl Decoder for H264 {
     }
 
     fn restart(&mut self) -> Result<()> {
-        self.inner = Inner::new();
-        let bytes = std::mem::take(&mut self.config);
-        let result = parse_avcc_config(&bytes)
-            .map_err(|error| Error::input(format!("its H.264 configuration is broken: {error}")))
-            .and_then(|config| config.sps_nals.iter().chain(&config.pps_nals).try_for_each(|unit| self.feed(unit)));
-        self.config = bytes;
-        result
+        let sets = std::mem::take(&mut self.parameter_sets);
+        let mut fed = self.check_sample(&sets);
+        if fed.is_ok() {
+            self.inner = if self.is_difficult {
+                Inner::Complete(Box::new(Complete::new()))
+            } else {
+                Inner::Progressive(Box::new(Progressive::new()))
+            };
+            fed = self.feed(&sets).map(|_| ());
+        }
+        self.parameter_sets = sets;
+        fed
+    }
+
+    fn fall_back(&mut self) -> bool {
+        self.is_difficult = true;
+        matches!(self.inner, Inner::Progressive(_))
     }
 
     fn decode(&mut self, sample: &[u8]) -> Result<Option<Picture>> {
-        let units = guarded(|| parse_avcc(sample, self.length_size))?;
-        units.iter().try_for_each(|unit| self.feed(unit))?;
-        // Samples are whole access units, so nothing can still be missing from the picture.
-        let decoded = guarded(|| self.inner.flush())?;
-        decoded.map(|frame| picture(frame, self.colour)).transpose()
+        self.feed(sample)
     }
 }
 

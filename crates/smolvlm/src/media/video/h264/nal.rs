@@ -11,7 +11,7 @@ const RECOVERY_POINT: usize = 6;
 /// What decoding may do at, or without, this sample.
 pub(super) fn access(sample: &[u8], length_size: usize) -> Access {
     let mut kinds = Kinds::default();
-    Units { rest: sample, length_size }.for_each(|unit| kinds.note(unit));
+    Units::new(sample, length_size).for_each(|unit| kinds.note(unit));
     kinds.access()
 }
 
@@ -66,10 +66,76 @@ fn extended(bytes: &[u8]) -> Option<(usize, &[u8])> {
     Some((full * 255 + usize::from(last), rest))
 }
 
+/// Whether a unit is a sequence parameter set.
+pub(super) fn is_sps(unit: &[u8]) -> bool {
+    unit.first().is_some_and(|header| header & 0x1F == 7)
+}
+
+/// Whether a sequence parameter set (without its header and emulation prevention) orders pictures in the way that the
+/// faster decoder only approximates, `pic_order_cnt_type` 1, or has scaling lists before that field, which nobody needs
+/// to read here.
+pub(super) fn has_unusual_order(rbsp: &[u8]) -> bool {
+    order_count_type(rbsp).is_none_or(|kind| kind == 1)
+}
+
+/// `pic_order_cnt_type` (7.3.2.1.1).
+fn order_count_type(rbsp: &[u8]) -> Option<u32> {
+    let profile = *rbsp.first()?;
+    let mut bits = Bits { bytes: rbsp, position: 24 };
+    bits.golomb()?;
+    if matches!(profile, 44 | 83 | 86 | 100 | 110 | 118 | 122 | 128 | 134 | 135 | 138 | 139 | 244) {
+        let chroma_format = bits.golomb()?;
+        if chroma_format == 3 {
+            bits.bit()?;
+        }
+        bits.golomb()?;
+        bits.golomb()?;
+        bits.bit()?;
+        if bits.bit()? == 1 {
+            return None;
+        }
+    }
+    bits.golomb()?;
+    bits.golomb()
+}
+
+/// Bits from the highest of each byte on.
+struct Bits<'a> {
+    bytes: &'a [u8],
+    position: usize,
+}
+
+impl Bits<'_> {
+    fn bit(&mut self) -> Option<u32> {
+        let byte = *self.bytes.get(self.position / 8)?;
+        let bit = byte >> (7 - self.position % 8) & 1;
+        self.position += 1;
+        Some(bit.into())
+    }
+
+    /// An unsigned Exp-Golomb number of at most 32 bits.
+    fn golomb(&mut self) -> Option<u32> {
+        let mut zeros = 0;
+        while self.bit()? == 0 {
+            zeros += 1;
+            if zeros > 31 {
+                return None;
+            }
+        }
+        (0..zeros).try_fold(1, |value: u32, _| Some(value << 1 | self.bit()?)).map(|value| value - 1)
+    }
+}
+
 /// The NAL units of a sample; a cut-off one ends it.
-struct Units<'a> {
+pub(super) struct Units<'a> {
     rest: &'a [u8],
     length_size: usize,
+}
+
+impl<'a> Units<'a> {
+    pub(super) fn new(sample: &'a [u8], length_size: usize) -> Self {
+        Self { rest: sample, length_size }
+    }
 }
 
 impl<'a> Iterator for Units<'a> {
@@ -100,6 +166,18 @@ mod tests {
         assert_eq!(access(&[&[0x06, 6, 1, 0x24, 0x80], &[0x41, 1]]), Access::Dependent);
         assert_eq!(access(&[&[0x41, 1]]), Access::Dependent);
         assert_eq!(access(&[&[0x01, 1]]), Access::Disposable);
+    }
+
+    #[test]
+    fn the_order_of_pictures_is_read_from_parameter_sets() {
+        // Baseline: profile 66, id 0, log2_max_frame_num 0, then the type as `1`, `010`, `011`.
+        for (bits, kind) in [(0b1110_0000, 0), (0b1101_0000, 1), (0b1101_1000, 2)] {
+            assert_eq!(order_count_type(&[66, 0, 30, bits]), Some(kind));
+        }
+        // High: chroma 1 (`010`), two depths (`1`, `1`), two flags, then as above.
+        assert_eq!(order_count_type(&[100, 0, 30, 0b1010_1100, 0b1100_0000]), Some(0));
+        assert_eq!(order_count_type(&[100, 0, 30, 0b1010_1101, 0b1100_0000]), None);
+        assert!(has_unusual_order(&[66, 0]));
     }
 
     #[test]
