@@ -10,6 +10,7 @@ pub mod backend;
 pub mod cpu;
 pub mod mapped;
 pub mod reference;
+pub mod resample;
 pub mod view;
 
 pub use backend::{

@@ -1,11 +1,11 @@
 //! Decoding from one starting point: only what is needed, pictures put into presentation order.
+//!
+//! Pictures leave as they were decoded: half the size of RGB, and whoever takes them has time for the conversion.
 
 use std::collections::BTreeMap;
 
 use super::embedded::{Access, Coded, Decoder};
-use super::picture::{Picture, rotate};
-use super::{Frame, yuv};
-use crate::media::Image;
+use super::picture::{Picture, rotated_size};
 use crate::{Error, Result};
 
 /// The most frames that wait for an earlier one. No codec reorders over more than 16.
@@ -35,7 +35,7 @@ struct Progress {
     /// Frames still to be decoded: packet → index.
     wanted: BTreeMap<usize, usize>,
     /// Decoded frames whose turn has not come: index → picture.
-    held: BTreeMap<usize, Image>,
+    held: BTreeMap<usize, Picture>,
 }
 
 impl<'a> SegmentReader<'a> {
@@ -43,13 +43,13 @@ impl<'a> SegmentReader<'a> {
         Self { coded, decoder, packet: Vec::new() }
     }
 
-    /// Decodes a segment's frames and hands each to `emit`, in presentation order.
-    pub(super) fn read(&mut self, segment: &Segment, emit: &mut dyn FnMut(Frame) -> Result<()>) -> Result<()> {
+    /// Decodes a segment's frames and hands the picture of each to `emit`, in presentation order.
+    pub(super) fn read(&mut self, segment: &Segment, emit: &mut dyn FnMut(Picture) -> Result<()>) -> Result<()> {
         let mut frames = segment.frames.as_slice();
         loop {
             let mut is_taken = true;
-            let result = self.read_frames(segment.start, &mut frames, &mut |frame| {
-                let taken = emit(frame);
+            let result = self.read_frames(segment.start, &mut frames, &mut |picture| {
+                let taken = emit(picture);
                 is_taken = taken.is_ok();
                 taken
             });
@@ -64,7 +64,7 @@ impl<'a> SegmentReader<'a> {
         &mut self,
         start: usize,
         frames: &mut &[usize],
-        emit: &mut dyn FnMut(Frame) -> Result<()>,
+        emit: &mut dyn FnMut(Picture) -> Result<()>,
     ) -> Result<()> {
         self.decoder.restart()?;
         let timeline = &self.coded.timeline;
@@ -75,25 +75,25 @@ impl<'a> SegmentReader<'a> {
             held: BTreeMap::new(),
         };
         while let Some((&index, rest)) = frames.split_first() {
-            let image = match progress.held.remove(&index) {
-                Some(image) => image,
+            let picture = match progress.held.remove(&index) {
+                Some(picture) => picture,
                 None => self.decode_to(index, &mut progress)?,
             };
             *frames = rest;
-            emit(Frame { index, time: timeline.times[index], image })?;
+            emit(picture)?;
         }
         Ok(())
     }
 
     /// Decodes up to the packet of frame `index`; wanted frames decoded on the way are held.
-    fn decode_to(&mut self, index: usize, progress: &mut Progress) -> Result<Image> {
+    fn decode_to(&mut self, index: usize, progress: &mut Progress) -> Result<Picture> {
         let packets = &self.coded.stream.packets;
         let target = self.coded.timeline.packets[index] as usize;
         for at in progress.position..=target {
             let frame = progress.wanted.remove(&at);
             let in_vain = packets[at].pts < packets[progress.start].pts;
-            let image = self.step(at, frame.is_some(), in_vain).map_err(|error| self.place(error, at))?;
-            progress.held.extend(frame.zip(image));
+            let picture = self.step(at, frame.is_some(), in_vain).map_err(|error| self.place(error, at))?;
+            progress.held.extend(frame.zip(picture));
             if progress.held.len() > MAX_HELD {
                 return Err(Error::input(format!("frame {index} comes more than {MAX_HELD} frames after its turn")));
             }
@@ -104,31 +104,31 @@ impl<'a> SegmentReader<'a> {
 
     /// Decodes packet `at` if it is wanted or if others may need it. Errors are forgiven `in_vain`: where a picture is
     /// shown before the one at which decoding began, what it refers to was never decoded.
-    fn step(&mut self, at: usize, wanted: bool, in_vain: bool) -> Result<Option<Image>> {
+    fn step(&mut self, at: usize, wanted: bool, in_vain: bool) -> Result<Option<Picture>> {
         self.coded.stream.read_packet(at, &mut self.packet)?;
         if !wanted && self.decoder.access(&self.packet) == Access::Disposable {
             return Ok(None);
         }
         match self.decoder.decode(&self.packet) {
-            Ok(picture) if wanted => self.finish(picture).map(Some),
+            Ok(picture) if wanted => self.check(picture).map(Some),
             Ok(_) => Ok(None),
             Err(_) if in_vain && !wanted => Ok(None),
             Err(error) => Err(error),
         }
     }
 
-    /// RGB, upright, and of the size that the facts promise.
-    fn finish(&self, picture: Option<Picture>) -> Result<Image> {
+    /// A picture of the size that the facts promise.
+    fn check(&self, picture: Option<Picture>) -> Result<Picture> {
         let picture = picture.ok_or_else(|| Error::input("its data holds no picture"))?;
         let facts = &self.coded.facts;
-        let image = rotate(yuv::to_rgb(&picture), facts.rotation);
-        if (image.width, image.height) != (facts.width, facts.height) {
+        let (width, height) = rotated_size(picture.width, picture.height, facts.rotation);
+        if (width, height) != (facts.width, facts.height) {
             return Err(Error::input(format!(
-                "its size is {}×{} where the stream began with {}×{}",
-                image.width, image.height, facts.width, facts.height
+                "its size is {width}×{height} where the stream began with {}×{}",
+                facts.width, facts.height
             )));
         }
-        Ok(image)
+        Ok(picture)
     }
 
     /// Says which file and frame an error concerns.

@@ -3,11 +3,12 @@
 //! Both are the same separable filter in fixed point; they differ in its precision and in the order of the passes. The
 //! picture between the passes is 8-bit again, rounded and clipped, so no float implementation agrees with them.
 
-mod pass;
 mod taps;
 
 use std::borrow::Cow;
 use std::f64::consts::PI;
+
+use smolvlm_kernels::resample;
 
 use super::geometry::Size;
 use crate::media::Image;
@@ -86,8 +87,8 @@ impl Resampler {
         }
         let taps = taps::RealTaps::new(self.filter, from.width, width);
         Cow::Owned(match (self.arithmetic, taps.bits(self.arithmetic)) {
-            (Arithmetic::Pillow, bits) => pass::horizontal(&rgb, from, &taps.quantised(bits, |weight| weight)),
-            (Arithmetic::Torch, bits) => pass::horizontal(&rgb, from, &taps.quantised(bits, |weight| weight as i16)),
+            (Arithmetic::Pillow, bits) => resample::horizontal(&rgb, &taps.quantised(bits, |weight| weight)),
+            (Arithmetic::Torch, bits) => resample::horizontal(&rgb, &taps.quantised(bits, |weight| weight as i16)),
         })
     }
 
@@ -97,8 +98,10 @@ impl Resampler {
         }
         let taps = taps::RealTaps::new(self.filter, from.height, height);
         Cow::Owned(match (self.arithmetic, taps.bits(self.arithmetic)) {
-            (Arithmetic::Pillow, bits) => pass::vertical(&rgb, from, &taps.quantised(bits, |weight| weight)),
-            (Arithmetic::Torch, bits) => pass::vertical(&rgb, from, &taps.quantised(bits, |weight| weight as i16)),
+            (Arithmetic::Pillow, bits) => resample::vertical(&rgb, from.width, &taps.quantised(bits, |weight| weight)),
+            (Arithmetic::Torch, bits) => {
+                resample::vertical(&rgb, from.width, &taps.quantised(bits, |weight| weight as i16))
+            }
         })
     }
 }

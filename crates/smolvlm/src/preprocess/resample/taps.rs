@@ -1,38 +1,16 @@
 //! Integer filter weights along one axis.
 
+use smolvlm_kernels::resample::{Span, Taps};
+
 use super::{Arithmetic, Filter};
 
 /// Pillow's fixed point, and torch's when no weight is large (`PRECISION_BITS` in Pillow's `Resample.c`).
 const MAX_BITS: u32 = 22;
 
-/// The weights of one pass: output `i` is the sum of its weights times the inputs from `spans[i].first` on, shifted right
-/// by `bits`.
-#[derive(Debug)]
-pub(super) struct Taps<W> {
-    pub(super) bits: u32,
-    pub(super) spans: Vec<Span>,
-    weights: Vec<W>,
-}
-
-/// Which inputs one output reads, and where its weights lie.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Span {
-    /// First input.
-    pub(super) first: usize,
-    /// Number of inputs.
-    pub(super) len: usize,
-    offset: usize,
-}
-
-impl<W> Taps<W> {
-    pub(super) fn weights(&self, span: Span) -> &[W] {
-        &self.weights[span.offset..span.offset + span.len]
-    }
-}
-
 /// The real weights of one pass, before they become integers.
 #[derive(Debug)]
 pub(super) struct RealTaps {
+    inputs: usize,
     spans: Vec<Span>,
     weights: Vec<f64>,
 }
@@ -44,7 +22,7 @@ impl RealTaps {
         // Stretching the kernel when shrinking is what makes it an antialiasing filter.
         let stretch = scale.max(1.0);
         let (support, inverse) = (filter.radius() * stretch, 1.0 / stretch);
-        let mut taps = Self { spans: Vec::with_capacity(outputs), weights: Vec::new() };
+        let mut taps = Self { inputs, spans: Vec::with_capacity(outputs), weights: Vec::new() };
         for output in 0..outputs {
             let center = (output as f64 + 0.5) * scale;
             // A float-to-integer cast truncates and saturates at zero, which is the reference's `max(…, 0)`.
@@ -83,7 +61,7 @@ impl RealTaps {
     pub(super) fn quantised<W>(self, bits: u32, narrow: impl Fn(i32) -> W) -> Taps<W> {
         let one = f64::from(1 << bits);
         let weights = self.weights.iter().map(|w| narrow((w * one + 0.5f64.copysign(*w)) as i32)).collect();
-        Taps { bits, spans: self.spans, weights }
+        Taps::new(bits, self.inputs, self.spans, weights)
     }
 }
 
@@ -99,7 +77,7 @@ mod tests {
         for filter in [Filter::Bicubic, Filter::Lanczos] {
             for (&inputs, &outputs) in sizes.iter().flat_map(|i| sizes.iter().map(move |o| (i, o))) {
                 let taps = RealTaps::new(filter, inputs, outputs).quantised(MAX_BITS, |weight| weight);
-                for &span in &taps.spans {
+                for &span in taps.spans() {
                     let magnitude: i64 = taps.weights(span).iter().map(|&weight| i64::from(weight).abs()).sum();
                     let bound = magnitude * 255 + (1 << (MAX_BITS - 1));
                     assert!(bound < i64::from(i32::MAX), "{filter:?} {inputs} → {outputs}: {bound}");
@@ -115,7 +93,8 @@ mod tests {
                 let real = RealTaps::new(filter, inputs, outputs);
                 let bits = real.bits(Arithmetic::Torch);
                 let taps = real.quantised(bits, |weight| weight);
-                assert!(taps.weights.iter().all(|&weight| i16::try_from(weight).is_ok()), "{inputs} → {outputs}");
+                let fits = |&weight: &i32| i16::try_from(weight).is_ok();
+                assert!(taps.spans().iter().all(|&span| taps.weights(span).iter().all(fits)), "{inputs} → {outputs}");
             }
         }
     }

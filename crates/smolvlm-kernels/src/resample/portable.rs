@@ -1,10 +1,9 @@
-//! One pass of a separable resize: weighted sums of rows.
+//! The passes in plain Rust.
 //!
 //! The horizontal pass turns a band of rows on its side first, so that both passes add whole rows of pixels with one
 //! weight each, which compilers turn into vector code.
 
-use super::taps::{Span, Taps};
-use crate::preprocess::geometry::Size;
+use super::{Span, Taps, clip};
 
 /// Bytes summed at once: their 32-bit sums fill twelve 128-bit registers.
 const LANES: usize = 48;
@@ -12,26 +11,21 @@ const LANES: usize = 48;
 /// Rows turned on their side at once; with three colours they make one full block of [`LANES`].
 const BAND: usize = 16;
 
-/// Resizes `[from.height, from.width, 3]` along its columns.
-pub(super) fn vertical<W: Copy + Into<i32>>(rgb: &[u8], from: Size, taps: &Taps<W>) -> Vec<u8> {
-    let row = from.width * 3;
-    let mut resized = vec![0; taps.spans.len() * row];
-    weighted_rows(rgb, row, taps, &mut resized);
-    resized
+/// Resizes `taps.inputs` lines of `line` bytes across the lines.
+pub(super) fn vertical<W: Copy + Into<i32>>(rgb: &[u8], line: usize, taps: &Taps<W>, out: &mut [u8]) {
+    weighted_rows(rgb, line, taps, out);
 }
 
-/// Resizes `[from.height, from.width, 3]` along its rows.
-pub(super) fn horizontal<W: Copy + Into<i32>>(rgb: &[u8], from: Size, taps: &Taps<W>) -> Vec<u8> {
-    let (row, resized_row) = (from.width * 3, taps.spans.len() * 3);
-    let mut resized = vec![0; from.height * resized_row];
+/// Resizes lines of `taps.inputs` pixels along the lines.
+pub(super) fn horizontal<W: Copy + Into<i32>>(rgb: &[u8], taps: &Taps<W>, out: &mut [u8]) {
+    let (row, resized_row) = (taps.inputs * 3, taps.outputs() * 3);
     let mut upright = vec![0; row * BAND];
     let mut upright_resized = vec![0; resized_row * BAND];
-    for (band, resized_band) in rgb.chunks(row * BAND).zip(resized.chunks_mut(resized_row * BAND)) {
+    for (band, resized_band) in rgb.chunks(row * BAND).zip(out.chunks_mut(resized_row * BAND)) {
         transpose_to_columns(band, row, &mut upright);
         weighted_rows(&upright, LANES, taps, &mut upright_resized);
         transpose_to_rows(&upright_resized, resized_row, resized_band);
     }
-    resized
 }
 
 /// `out[i] = clip((½ + Σ_j w_ij · rows[first_i + j]) >> bits)` for rows of `row` bytes.
@@ -42,21 +36,26 @@ fn weighted_rows<W: Copy + Into<i32>>(rows: &[u8], row: usize, taps: &Taps<W>, o
         let weights = taps.weights(span);
         let (blocks, tail) = out_row.as_chunks_mut::<LANES>();
         for (index, block) in blocks.iter_mut().enumerate() {
-            weighted_block(&inputs[index * LANES..], row, weights, taps.bits, block);
+            weighted_block(&inputs[index * LANES..], row, weights, taps, block);
         }
         let tail_start = row - tail.len();
         for (column, value) in (tail_start..row).zip(tail) {
             let products = inputs[column..].iter().step_by(row).zip(weights);
-            let sum = products.fold(half(taps.bits), |sum, (&pixel, &weight)| sum + weight.into() * i32::from(pixel));
+            let sum = products.fold(taps.half(), |sum, (&pixel, &weight)| sum + weight.into() * i32::from(pixel));
             *value = clip(sum >> taps.bits);
         }
     }
 }
 
 #[inline]
-fn weighted_block<W: Copy + Into<i32>>(inputs: &[u8], row: usize, weights: &[W], bits: u32, out: &mut [u8; LANES]) {
-    // Within 32 bits for every pair of sizes: see the test of `taps`.
-    let mut sums = [half(bits); LANES];
+fn weighted_block<W: Copy + Into<i32>>(
+    inputs: &[u8],
+    row: usize,
+    weights: &[W],
+    taps: &Taps<W>,
+    out: &mut [u8; LANES],
+) {
+    let mut sums = [taps.half(); LANES];
     for (pixels, &weight) in inputs.chunks(row).zip(weights) {
         let Some(pixels) = pixels.first_chunk::<LANES>() else { continue };
         let weight: i32 = weight.into();
@@ -65,16 +64,8 @@ fn weighted_block<W: Copy + Into<i32>>(inputs: &[u8], row: usize, weights: &[W],
         }
     }
     for (value, sum) in out.iter_mut().zip(sums) {
-        *value = clip(sum >> bits);
+        *value = clip(sum >> taps.bits);
     }
-}
-
-fn half(bits: u32) -> i32 {
-    (1 << bits) >> 1
-}
-
-fn clip(value: i32) -> u8 {
-    value.clamp(0, 255) as u8
 }
 
 /// Rows of `row` bytes, at most [`BAND`] of them, to columns of [`BAND`] bytes; missing rows keep their old content.
