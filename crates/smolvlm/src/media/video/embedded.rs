@@ -1,6 +1,8 @@
 //! A container's packets through a codec's decoder: which packets to decode for the frames that are asked for.
 
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
 use super::parallel;
 use super::picture::{Picture, rotate, rotated_size};
@@ -10,6 +12,9 @@ use super::timeline::Timeline;
 use super::{Frame, StreamFacts, VideoSource, check_indices, open_decoder, yuv};
 use crate::media::source::MediaLimits;
 use crate::{Error, Result};
+
+/// How many packets are looked at when a stream is opened.
+const MAX_TRIED: usize = 32;
 
 /// What decoding may do at, or without, a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +37,11 @@ pub(super) trait Decoder: Send {
     /// What the packet's headers say of it.
     fn access(&self, packet: &[u8]) -> Access;
 
+    /// Whether the packet's picture is left out where decoding of the whole stream starts at the sync point before it.
+    fn is_skipped(&self, _packet: &[u8]) -> bool {
+        false
+    }
+
     /// Forgets all pictures, as before the first packet.
     fn restart(&mut self) -> Result<()>;
 
@@ -43,6 +53,11 @@ pub(super) trait Decoder: Send {
 
     /// Decodes one packet.
     fn decode(&mut self, packet: &[u8]) -> Result<Option<Picture>>;
+}
+
+/// Runs a call into a decoder, whose panics on damaged input become errors.
+pub(super) fn guarded<T>(call: impl FnOnce() -> T) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(call)).map_err(|_| Error::input("its data is broken: the decoder gave up on it"))
 }
 
 /// What all threads that decode a stream share.
@@ -65,16 +80,13 @@ pub(super) struct EmbeddedVideo {
 }
 
 impl EmbeddedVideo {
-    pub(super) fn open(name: &str, stream: EncodedStream, limits: &MediaLimits) -> Result<Self> {
+    pub(super) fn open(name: &str, mut stream: EncodedStream, limits: &MediaLimits) -> Result<Self> {
+        let mut decoder = open_decoder(&stream.header, limits)?;
+        let (width, height) = try_first(&stream, decoder.as_mut())?;
+        hide_skipped(&mut stream, decoder.as_ref())?;
         let timeline = Timeline::new(&stream.packets, stream.header.base)?;
         let header = &stream.header;
         let mut facts = timeline.facts(name, &header.codec, header.container, (0, 0), header.rotation);
-        let mut decoder = open_decoder(header, limits)?;
-        try_first(&stream, decoder.as_mut())?;
-        let (width, height) = decoder.size();
-        if width == 0 {
-            return Err(Error::input("the stream does not say how large its frames are"));
-        }
         (facts.width, facts.height) = rotated_size(width, height, header.rotation);
         Ok(Self {
             syncs: (1..stream.packets.len()).filter(|&at| stream.packets[at].sync).collect(),
@@ -125,6 +137,22 @@ impl EmbeddedVideo {
         Ok(access)
     }
 
+    /// Decodes the frames with these indices and hands over the picture of each, in order.
+    pub(super) fn read_pictures(
+        &mut self,
+        indices: &[usize],
+        sink: &mut dyn FnMut(usize, Picture) -> Result<()>,
+    ) -> Result<()> {
+        check_indices(indices, self.coded.timeline.times.len())?;
+        let segments = self.segments(indices)?;
+        let pixels = self.coded.facts.width * self.coded.facts.height;
+        self.open_decoders(parallel::threads(segments.len(), pixels))?;
+        let coded = &self.coded;
+        let readers = self.decoders.iter_mut().map(|decoder| SegmentReader::new(coded, decoder.as_mut()));
+        // A picture of 8 bits and 4:2:0, as nearly all are, has three halves of a byte for each pixel.
+        parallel::read(&segments, readers.collect(), pixels * 3 / 2, sink)
+    }
+
     /// Makes `count` decoders ready.
     fn open_decoders(&mut self, count: usize) -> Result<()> {
         while self.decoders.len() < count {
@@ -134,20 +162,43 @@ impl EmbeddedVideo {
     }
 }
 
-/// Decodes the first packet, which shows early what the decoder does not support, and the size where the container does
-/// not tell. A stream that was cut may begin with what cannot be decoded.
-fn try_first(stream: &EncodedStream, decoder: &mut dyn Decoder) -> Result<()> {
+/// Decodes the first packet, which shows early what the decoder does not support, and how large frames are: a stream
+/// that was cut may begin with what cannot be decoded, and then the next ones tell.
+fn try_first(stream: &EncodedStream, decoder: &mut dyn Decoder) -> Result<(usize, usize)> {
     let mut packet = Vec::new();
-    stream.read_packet(0, &mut packet)?;
-    let mut decoded = decoder.decode(&packet);
-    if decoded.is_err() && decoder.fall_back() {
-        decoder.restart()?;
-        decoded = decoder.decode(&packet);
+    for at in 0..stream.packets.len().min(MAX_TRIED) {
+        stream.read_packet(at, &mut packet)?;
+        let mut decoded = decoder.decode(&packet);
+        if decoded.is_err() && decoder.fall_back() {
+            decoder.restart()?;
+            decoded = decoder.decode(&packet);
+        }
+        if let (Err(error), true) = (decoded, stream.packets[at].sync) {
+            return Err(error);
+        }
+        let (width, height) = decoder.size();
+        if width > 0 && height > 0 {
+            return Ok((width, height));
+        }
     }
-    match decoded {
-        Err(error) if stream.packets[0].sync => Err(error),
-        _ => Ok(()),
+    Err(Error::input("the stream does not say how large its frames are"))
+}
+
+/// Hides the pictures before the first in presentation order that refer to what the stream was cut off from, and that
+/// every decoder leaves out.
+fn hide_skipped(stream: &mut EncodedStream, decoder: &dyn Decoder) -> Result<()> {
+    let first = stream.packets[0].pts;
+    let mut packet = Vec::new();
+    for at in 1..stream.packets.len().min(MAX_TRIED) {
+        if stream.packets[at].pts >= first {
+            break;
+        }
+        stream.read_packet(at, &mut packet)?;
+        if decoder.is_skipped(&packet) {
+            Arc::make_mut(&mut stream.packets)[at].shown = false;
+        }
     }
+    Ok(())
 }
 
 impl VideoSource for EmbeddedVideo {
@@ -160,17 +211,10 @@ impl VideoSource for EmbeddedVideo {
     }
 
     fn read(&mut self, indices: &[usize], sink: &mut dyn FnMut(Frame) -> Result<()>) -> Result<()> {
-        check_indices(indices, self.coded.timeline.times.len())?;
-        let segments = self.segments(indices)?;
-        let (width, height) = (self.coded.facts.width, self.coded.facts.height);
-        self.open_decoders(parallel::threads(segments.len(), width * height))?;
-        let coded = &self.coded;
-        let readers = self.decoders.iter_mut().map(|decoder| SegmentReader::new(coded, decoder.as_mut()));
-        // Of 8 bits and 4:2:0, as nearly all are.
-        let picture_bytes = width * height * 3 / 2;
-        parallel::read(&segments, readers.collect(), picture_bytes, &mut |index, picture| {
-            let image = rotate(yuv::to_rgb(&picture), coded.facts.rotation);
-            sink(Frame { index, time: coded.timeline.times[index], image })
+        let (rotation, times) = (self.coded.facts.rotation, self.coded.timeline.times.clone());
+        self.read_pictures(indices, &mut |index, picture| {
+            let image = rotate(yuv::to_rgb(&picture), rotation);
+            sink(Frame { index, time: times[index], image })
         })
     }
 }

@@ -5,11 +5,16 @@
 //! torchcodec's `VideoDecoder(seek_mode="exact")`, which the reference reads videos with
 //! (`video_utils.py: read_video_torchcodec`): frames are those shown after edit lists, in presentation order, upright.
 
+mod av1;
+mod bits;
 mod bytes;
 mod embedded;
 mod ffmpeg;
 mod folder;
 mod h264;
+mod hevc;
+#[cfg(test)]
+mod matrix;
 mod mp4;
 mod parallel;
 mod picture;
@@ -17,6 +22,8 @@ mod segment;
 mod sniff;
 mod stream;
 mod timeline;
+mod vp8;
+mod vp9;
 mod yuv;
 
 use super::Frame;
@@ -25,7 +32,7 @@ use crate::{Error, Result};
 use bytes::ByteSource;
 use embedded::Decoder;
 use sniff::Container;
-use stream::StreamHeader;
+use stream::{EncodedStream, StreamHeader};
 
 pub use folder::open_frames;
 
@@ -119,19 +126,26 @@ fn open_embedded(
     bytes: ByteSource,
     limits: &MediaLimits,
 ) -> Result<Box<dyn VideoSource>> {
-    let stream = match container {
-        Container::Mp4 => mp4::open(bytes)?,
-        other => {
-            return Err(Error::input(format!("{} is a container the embedded reader does not read", other.name())));
-        }
-    };
+    let stream = open_stream(container, bytes)?;
     Ok(Box::new(embedded::EmbeddedVideo::open(name, stream, limits)?))
+}
+
+/// The video stream of a container.
+fn open_stream(container: Container, bytes: ByteSource) -> Result<EncodedStream> {
+    match container {
+        Container::Mp4 => mp4::open(bytes),
+        other => Err(Error::input(format!("{} is a container the embedded reader does not read", other.name()))),
+    }
 }
 
 /// A decoder of the stream's codec.
 fn open_decoder(stream: &StreamHeader, limits: &MediaLimits) -> Result<Box<dyn Decoder>> {
     Ok(match stream.codec.as_str() {
         "h264" => Box::new(h264::H264::open(stream, limits)?),
+        "hevc" => Box::new(hevc::Hevc::open(stream, limits)?),
+        "vp8" => Box::new(vp8::Vp8::open(limits)),
+        "vp9" => Box::new(vp9::Vp9::open(stream, limits)),
+        "av1" => Box::new(av1::Av1::open(stream, limits)?),
         other => return Err(Error::input(format!("{other} is a codec the embedded reader does not decode"))),
     })
 }

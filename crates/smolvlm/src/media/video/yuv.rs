@@ -1,7 +1,10 @@
-//! YUV → RGB, equal to swscale's unscaled converter on x86: chroma samples replicated, 16-bit fixed point with floors
-//! (`libswscale/yuv2rgb.c: ff_yuv2rgb_c_init_tables`; the coefficients are `sws_getCoefficients`').
+//! YUV → RGB.
+//!
+//! For 8 bits and 4:2:0 or 4:2:2, equal to swscale's unscaled converter on x86: chroma samples replicated, 16-bit fixed
+//! point with floors (`libswscale/yuv2rgb.c: ff_yuv2rgb_c_init_tables`; the coefficients are `sws_getCoefficients`').
+//! Everything else is converted at its full depth by the same equations and rounded once.
 
-use super::picture::{Chroma, Colour, Picture};
+use super::picture::{Chroma, Colour, Picture, Planes};
 use crate::media::Image;
 
 /// What one unit of V adds to red, U to blue, U and V to green; in 1/65536.
@@ -89,20 +92,87 @@ impl Converter {
 
 /// The picture in RGB.
 pub(super) fn to_rgb(picture: &Picture) -> Image {
+    let rgb = match (&picture.planes, picture.chroma) {
+        (Planes::Byte(planes), Chroma::Yuv420 | Chroma::Yuv422) => as_swscale(picture, planes),
+        (Planes::Byte(planes), _) => at_full_depth(picture, planes),
+        (Planes::Wide(planes), _) => at_full_depth(picture, planes),
+    };
+    Image { width: picture.width, height: picture.height, rgb }
+}
+
+fn as_swscale(picture: &Picture, [y, u, v]: &[Vec<u8>; 3]) -> Vec<u8> {
     let converter = Converter::new(picture.colour);
     let (width, height) = (picture.width, picture.height);
+    let (_, down) = picture.chroma.shifts();
     let chroma_width = width.div_ceil(2);
     let mut rgb = vec![0; width * height * 3];
-    let rows = picture.y.chunks_exact(width).zip(rgb.chunks_exact_mut(width * 3));
+    let rows = y.chunks_exact(width).zip(rgb.chunks_exact_mut(width * 3));
     for (row, (y, rgb)) in rows.enumerate() {
-        let chroma_row = match picture.chroma {
-            Chroma::Yuv420 => row / 2,
-            Chroma::Yuv422 => row,
-        };
-        let at = chroma_row * chroma_width..(chroma_row + 1) * chroma_width;
-        converter.row(y, &picture.u[at.clone()], &picture.v[at], rgb);
+        let at = (row >> down) * chroma_width;
+        converter.row(y, &u[at..at + chroma_width], &v[at..at + chroma_width], rgb);
     }
-    Image { width, height, rgb }
+    rgb
+}
+
+/// The equations of H.273 in floating point, for samples of one depth.
+struct Exact {
+    luma: f32,
+    luma_offset: f32,
+    chroma: f32,
+    chroma_offset: f32,
+    matrix: [f32; 4],
+}
+
+impl Exact {
+    fn new(colour: Colour, depth: u32) -> Self {
+        let Matrix { v_red, u_blue, u_green, v_green } = Matrix::of(colour.matrix);
+        // The coefficients turn chroma of 224 steps into RGB of 255.
+        let matrix =
+            [v_red, u_blue, u_green, v_green].map(|coefficient| coefficient as f32 / 65536.0 * (224.0 / 255.0));
+        let largest = ((1u32 << depth) - 1) as f32;
+        let step = (1u32 << (depth - 8)) as f32;
+        let chroma_offset = 128.0 * step;
+        if colour.full_range {
+            Self { luma: 255.0 / largest, luma_offset: 0.0, chroma: 255.0 / largest, chroma_offset, matrix }
+        } else {
+            let (luma, chroma) = (255.0 / (219.0 * step), 255.0 / (224.0 * step));
+            Self { luma, luma_offset: 16.0 * step, chroma, chroma_offset, matrix }
+        }
+    }
+
+    fn pixel(&self, y: f32, u: f32, v: f32) -> [u8; 3] {
+        let y = (y - self.luma_offset) * self.luma;
+        let (u, v) = ((u - self.chroma_offset) * self.chroma, (v - self.chroma_offset) * self.chroma);
+        let [v_red, u_blue, u_green, v_green] = self.matrix;
+        // A conversion from float to integer clips.
+        [y + v_red * v, y + u_green * u + v_green * v, y + u_blue * u].map(|value| (value + 0.5) as u8)
+    }
+}
+
+fn at_full_depth<S: Copy + Into<u32>>(picture: &Picture, [y, u, v]: &[Vec<S>; 3]) -> Vec<u8> {
+    let exact = Exact::new(picture.colour, picture.depth);
+    let (width, height) = (picture.width, picture.height);
+    let (across, down) = picture.chroma.shifts();
+    let chroma_width = width.div_ceil(1 << across);
+    let is_rgb = picture.chroma == Chroma::Yuv444 && picture.colour.matrix == Colour::IDENTITY;
+    let mut rgb = Vec::with_capacity(width * height * 3);
+    for row in 0..height {
+        for column in 0..width {
+            let luma: u32 = y[row * width + column].into();
+            let chroma = |plane: &[S]| match picture.chroma {
+                Chroma::Grey => exact.chroma_offset,
+                _ => plane[(row >> down) * chroma_width + (column >> across)].into() as f32,
+            };
+            let (first, second) = (chroma(u), chroma(v));
+            rgb.extend_from_slice(&if is_rgb {
+                let level = |value: f32| ((value - exact.luma_offset) * exact.luma + 0.5) as u8;
+                [level(second), level(luma as f32), level(first)]
+            } else {
+                exact.pixel(luma as f32, first, second)
+            });
+        }
+    }
+    rgb
 }
 
 #[cfg(test)]
@@ -141,9 +211,8 @@ mod tests {
         let picture = Picture {
             width: 3,
             height: 2,
-            y: vec![10, 20, 30, 40, 50, 60],
-            u: vec![128, 255],
-            v: vec![128, 128],
+            depth: 8,
+            planes: Planes::Byte([vec![10, 20, 30, 40, 50, 60], vec![128, 255], vec![128, 128]]),
             chroma: Chroma::Yuv420,
             colour,
         };
@@ -151,5 +220,33 @@ mod tests {
         assert_eq!(image.rgb[..6], [10, 10, 10, 20, 20, 20]);
         assert_eq!(image.rgb[6..9], one_pixel(2, true, 30, 255, 128));
         assert_eq!(image.rgb[15..], one_pixel(2, true, 60, 255, 128));
+    }
+
+    #[test]
+    fn deep_samples_are_converted_at_their_depth_and_rounded_once() {
+        let picture = |depth: u32, full_range, samples: [u16; 3]| Picture {
+            width: 1,
+            height: 1,
+            depth,
+            planes: Planes::Wide(samples.map(|sample| vec![sample])),
+            chroma: Chroma::Yuv444,
+            colour: Colour { matrix: 1, full_range },
+        };
+        let rgb = |depth, full_range, samples| to_rgb(&picture(depth, full_range, samples)).rgb;
+        assert_eq!(rgb(10, false, [64, 512, 512]), [0, 0, 0]);
+        assert_eq!(rgb(10, false, [940, 512, 512]), [255, 255, 255]);
+        // 219 steps of 4: one level of 10 bits is 0.29 of 8.
+        assert_eq!(rgb(10, false, [66, 512, 512]), [1, 1, 1]);
+        assert_eq!(rgb(12, true, [4095, 2048, 2048]), [255, 255, 255]);
+        // BT.709's red: Y 63, Cb 102, Cr 240 in 8 bits.
+        assert_eq!(rgb(10, false, [63 * 4, 102 * 4, 240 * 4]), [255, 0, 0]);
+    }
+
+    #[test]
+    fn the_identity_matrix_means_planes_of_green_blue_and_red() {
+        let colour = Colour { matrix: Colour::IDENTITY, full_range: true };
+        let planes = Planes::Byte([vec![1], vec![2], vec![3]]);
+        let picture = Picture { width: 1, height: 1, depth: 8, planes, chroma: Chroma::Yuv444, colour };
+        assert_eq!(to_rgb(&picture).rgb, [3, 1, 2]);
     }
 }

@@ -6,18 +6,16 @@
 mod nal;
 mod progressive;
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
 use rust_h264::decoder::{ChromaFormat, Decoder as Complete, Frame as Decoded};
 use rust_h264::nal::{SpsInfo, parse_avcc, parse_sps_info};
 
+use super::bits::Units;
 use super::bytes::Fields;
-use super::embedded::{Access, Decoder};
-use super::picture::{Chroma, Colour, Picture};
+use super::embedded::{Access, Decoder, guarded};
+use super::picture::{Chroma, Colour, Picture, Planes};
 use super::stream::StreamHeader;
 use crate::media::source::MediaLimits;
 use crate::{Error, Result};
-use nal::Units;
 use progressive::Progressive;
 
 /// Macroblocks of one picture, and of all reference pictures together, at level 6.2, the highest (table A-1).
@@ -54,7 +52,7 @@ impl H264 {
             length_size,
             inner: Inner::Progressive(Box::new(Progressive::new())),
             is_difficult: false,
-            colour: Colour { matrix: Colour::UNSPECIFIED, full_range: false },
+            colour: Colour::UNKNOWN,
             container_colour: stream.colour,
             size: (0, 0),
             max_pixels: limits.pixels,
@@ -87,16 +85,7 @@ impl H264 {
         }
         self.size = (info.width as usize, info.height as usize);
         // The stream's own word goes first (libavcodec/h264_slice.c: get_pixel_format, init_dimensions).
-        let container = self.container_colour;
-        let from_container = |colour: Colour| colour.matrix;
-        self.colour = Colour {
-            matrix: if info.matrix == Colour::UNSPECIFIED {
-                container.map_or(Colour::UNSPECIFIED, from_container)
-            } else {
-                info.matrix
-            },
-            full_range: info.full_range || container.is_some_and(|colour| colour.full_range),
-        };
+        self.colour = Colour { matrix: info.matrix, full_range: info.full_range }.or(self.container_colour);
         Ok(())
     }
 
@@ -185,38 +174,23 @@ impl Decoder for H264 {
     }
 }
 
-/// Runs a call into the decoder, whose panics on damaged input become errors.
-fn guarded<T>(call: impl FnOnce() -> T) -> Result<T> {
-    catch_unwind(AssertUnwindSafe(call))
-        .map_err(|_| Error::input("the H.264 data is broken: the decoder gave up on it"))
-}
-
 fn broken(error: rust_h264::error::DecodeError) -> Error {
     Error::input(format!("the H.264 data is broken or of a kind not decoded here: {error}")).caused_by(error)
 }
 
-/// The decoder's frame with 8-bit samples.
+/// The complete decoder's frame.
 fn picture(frame: Decoded, colour: Colour) -> Result<Picture> {
     let (width, height) = (frame.width as usize, frame.height as usize);
     let chroma = match frame.chroma_format {
         ChromaFormat::Yuv420 => Chroma::Yuv420,
         ChromaFormat::Yuv422 => Chroma::Yuv422,
     };
-    let chroma_height = if chroma == Chroma::Yuv420 { height.div_ceil(2) } else { height };
-    let chroma_len = width.div_ceil(2) * chroma_height;
-    let eight = |plane: Vec<u8>| if frame.bit_depth > 8 { to_8_bits(&plane) } else { plane };
-    let (y, mut u, mut v) = (eight(frame.y), eight(frame.u), eight(frame.v));
-    // Only monochrome pictures can be odd in size, and their chroma is grey throughout.
-    u.resize(chroma_len, 128);
-    v.resize(chroma_len, 128);
-    if width == 0 || y.len() != width * height {
-        return Err(Error::input(format!("the H.264 decoder gave {} samples for {width}×{height}", y.len())));
-    }
-    Ok(Picture { width, height, y, u, v, chroma, colour })
-}
-
-/// 10-bit samples, two bytes each, rounded to 8 bits.
-fn to_8_bits(plane: &[u8]) -> Vec<u8> {
-    let round = |pair: &[u8]| ((u16::from_le_bytes([pair[0], pair[1]]) + 2) >> 2).min(255) as u8;
-    plane.chunks_exact(2).map(round).collect()
+    let planes = if frame.bit_depth > 8 {
+        Planes::from_pairs(&[frame.y, frame.u, frame.v])
+    } else {
+        Planes::Byte([frame.y, frame.u, frame.v])
+    };
+    // Chroma is missing only from monochrome pictures, which ffmpeg hands on with grey chroma.
+    let planes = planes.with_grey_chroma(chroma.plane_len(width, height), frame.bit_depth.into());
+    Picture { width, height, depth: frame.bit_depth.into(), chroma, planes, colour }.checked()
 }

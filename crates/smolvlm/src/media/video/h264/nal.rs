@@ -1,5 +1,6 @@
 //! What the headers of a sample's NAL units tell without decoding it.
 
+use super::super::bits::{Bits, Units};
 use super::super::embedded::Access;
 
 const SLICE: u8 = 1;
@@ -81,7 +82,7 @@ pub(super) fn has_unusual_order(rbsp: &[u8]) -> bool {
 /// `pic_order_cnt_type` (7.3.2.1.1).
 fn order_count_type(rbsp: &[u8]) -> Option<u32> {
     let profile = *rbsp.first()?;
-    let mut bits = Bits { bytes: rbsp, position: 24 };
+    let mut bits = Bits::at(rbsp, 24);
     bits.golomb()?;
     if matches!(profile, 44 | 83 | 86 | 100 | 110 | 118 | 122 | 128 | 134 | 135 | 138 | 139 | 244) {
         let chroma_format = bits.golomb()?;
@@ -97,57 +98,6 @@ fn order_count_type(rbsp: &[u8]) -> Option<u32> {
     }
     bits.golomb()?;
     bits.golomb()
-}
-
-/// Bits from the highest of each byte on.
-struct Bits<'a> {
-    bytes: &'a [u8],
-    position: usize,
-}
-
-impl Bits<'_> {
-    fn bit(&mut self) -> Option<u32> {
-        let byte = *self.bytes.get(self.position / 8)?;
-        let bit = byte >> (7 - self.position % 8) & 1;
-        self.position += 1;
-        Some(bit.into())
-    }
-
-    /// An unsigned Exp-Golomb number of at most 32 bits.
-    fn golomb(&mut self) -> Option<u32> {
-        let mut zeros = 0;
-        while self.bit()? == 0 {
-            zeros += 1;
-            if zeros > 31 {
-                return None;
-            }
-        }
-        (0..zeros).try_fold(1, |value: u32, _| Some(value << 1 | self.bit()?)).map(|value| value - 1)
-    }
-}
-
-/// The NAL units of a sample; a cut-off one ends it.
-pub(super) struct Units<'a> {
-    rest: &'a [u8],
-    length_size: usize,
-}
-
-impl<'a> Units<'a> {
-    pub(super) fn new(sample: &'a [u8], length_size: usize) -> Self {
-        Self { rest: sample, length_size }
-    }
-}
-
-impl<'a> Iterator for Units<'a> {
-    type Item = &'a [u8];
-
-    fn next(&mut self) -> Option<&'a [u8]> {
-        let (length, rest) = self.rest.split_at_checked(self.length_size)?;
-        let length = length.iter().fold(0, |value, &byte| value << 8 | usize::from(byte));
-        let (unit, rest) = rest.split_at_checked(length)?;
-        self.rest = rest;
-        Some(unit)
-    }
 }
 
 #[cfg(test)]

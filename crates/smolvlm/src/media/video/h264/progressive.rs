@@ -2,8 +2,8 @@
 
 use rusty_h264_decoder::Decoder;
 
-use super::super::picture::{Chroma, Colour, Picture};
-use super::guarded;
+use super::super::embedded::guarded;
+use super::super::picture::{Chroma, Colour, Picture, Planes};
 use crate::{Error, Result};
 
 /// Takes the NAL units of one sample and gives its picture at once.
@@ -31,13 +31,8 @@ impl Progressive {
         let decoded = guarded(|| self.inner.decode(&self.annex_b))?;
         let decoded = decoded.map_err(|error| Error::input(format!("the H.264 data is broken: {error}")))?;
         let Some(frame) = decoded else { return Ok(None) };
-        let (width, height) = (frame.width, frame.height);
-        let chroma = width.div_ceil(2) * height.div_ceil(2);
-        if width == 0 || (frame.y.len(), frame.u.len(), frame.v.len()) != (width * height, chroma, chroma) {
-            let samples = frame.y.len();
-            return Err(Error::input(format!("the H.264 decoder gave {samples} samples for {width}×{height}")));
-        }
-        let (y, u, v) = (frame.y, frame.u, frame.v);
-        Ok(Some(Picture { width, height, y, u, v, chroma: Chroma::Yuv420, colour }))
+        let planes = Planes::Byte([frame.y, frame.u, frame.v]);
+        let (width, height, chroma) = (frame.width, frame.height, Chroma::Yuv420);
+        Picture { width, height, depth: 8, chroma, planes, colour }.checked().map(Some)
     }
 }

@@ -161,7 +161,8 @@ impl SampleEntry {
         let (fourcc, entry) = Boxes(descend(stbl, &[b"stsd"])?.get(8..)?).next()?;
         // The fixed part of a visual entry: 6 reserved, 2 reference index, 70 of sizes, resolution and name.
         let inner = entry.get(78..).unwrap_or_default();
-        let config = descend(inner, &[b"avcC"]).unwrap_or_default().to_vec();
+        let config =
+            [b"avcC", b"hvcC"].into_iter().find_map(|kind| descend(inner, &[kind])).unwrap_or_default().to_vec();
         Some(Self { codec: codec_name(fourcc), config, colour: read_colour(inner) })
     }
 }

@@ -1,0 +1,131 @@
+//! Every frame of a folder of clips against the `ffmpeg` tool: planes, RGB, times.
+//!
+//! `SMOLVLM_VIDEO_MATRIX=FOLDER cargo test -p smolvlm --release --lib matrix -- --ignored --nocapture`
+
+#![allow(clippy::print_stdout, reason = "a table of results")]
+
+use std::path::Path;
+use std::process::Command;
+
+use super::bytes::ByteSource;
+use super::embedded::EmbeddedVideo;
+use super::picture::{Chroma, Picture, Planes};
+use super::{VideoSource, sniff, yuv};
+use crate::Result;
+use crate::media::source::{MediaLimits, Opened};
+
+/// One frame as a tool or we see it: time, planes as raw bytes, RGB.
+struct Seen {
+    time: f64,
+    planes: Vec<u8>,
+    luma_bytes: usize,
+    rgb: Vec<u8>,
+    is_exact_rgb: bool,
+}
+
+fn raw(picture: &Picture) -> Vec<u8> {
+    match &picture.planes {
+        Planes::Byte(planes) => planes.concat(),
+        Planes::Wide(planes) => planes.iter().flatten().flat_map(|sample| sample.to_le_bytes()).collect(),
+    }
+}
+
+fn ours(path: &Path) -> Result<(String, Vec<Seen>)> {
+    let limits = MediaLimits::default();
+    let bytes = ByteSource::open(&Opened::File(path.to_owned()))?;
+    let stream = super::open_stream(sniff::container(&bytes)?, bytes)?;
+    let mut video = EmbeddedVideo::open("clip", stream, &limits)?;
+    let codec = video.facts().codec.clone();
+    let all: Vec<usize> = (0..video.facts().frame_count).collect();
+    let times = video.timestamps().to_vec();
+    let mut seen = Vec::new();
+    video.read_pictures(&all, &mut |index, picture| {
+        seen.push(Seen {
+            time: times[index],
+            planes: raw(&picture),
+            luma_bytes: picture.width * picture.height * if picture.depth > 8 { 2 } else { 1 },
+            is_exact_rgb: picture.depth == 8 && matches!(picture.chroma, Chroma::Yuv420 | Chroma::Yuv422),
+            rgb: yuv::to_rgb(&picture).rgb,
+        });
+        Ok(())
+    })?;
+    Ok((codec, seen))
+}
+
+fn tool(name: &str, arguments: &[&str]) -> Vec<u8> {
+    Command::new(name).args(arguments).output().expect("ffmpeg and ffprobe are needed").stdout
+}
+
+fn compare(path: &Path, seen: &[Seen]) -> std::result::Result<String, String> {
+    let path = path.to_str().unwrap();
+    let probe = tool(
+        "ffprobe",
+        &["-v", "error", "-select_streams", "v:0", "-show_entries", "frame=pts_time", "-of", "csv=p=0", path],
+    );
+    let times: Vec<f64> = String::from_utf8_lossy(&probe)
+        .lines()
+        .filter_map(|line| line.split(',').next()?.trim().parse().ok())
+        .collect();
+    if times.len() != seen.len() {
+        return Err(format!("{} frames, ffmpeg has {}", seen.len(), times.len()));
+    }
+    for (index, (seen, time)) in seen.iter().zip(&times).enumerate() {
+        if (seen.time - time).abs() > 0.001 {
+            return Err(format!("frame {index} at {} s, ffmpeg says {time}", seen.time));
+        }
+    }
+    let decode = |format: &[&str]| {
+        let mut arguments =
+            vec!["-v", "error", "-noautorotate", "-i", path, "-map", "0:v:0", "-fps_mode", "passthrough"];
+        arguments.extend_from_slice(format);
+        arguments.extend_from_slice(&["-f", "rawvideo", "-"]);
+        tool("ffmpeg", &arguments)
+    };
+    let planes = decode(&[]);
+    let frame = planes.len() / seen.len().max(1);
+    for (index, (seen, expected)) in seen.iter().zip(planes.chunks(frame.max(1))).enumerate() {
+        // Grey pictures have no chroma there.
+        let found = if frame == seen.luma_bytes { &seen.planes[..frame] } else { &seen.planes };
+        if found != expected {
+            let first = found.iter().zip(expected).position(|(a, b)| a != b);
+            return Err(format!(
+                "frame {index}: planes differ from byte {first:?} of {} ({})",
+                found.len(),
+                expected.len()
+            ));
+        }
+    }
+    let rgb = decode(&["-sws_flags", "bilinear", "-pix_fmt", "rgb24"]);
+    let mut worst = 0;
+    for (seen, expected) in seen.iter().zip(rgb.chunks((rgb.len() / seen.len().max(1)).max(1))) {
+        worst = seen.rgb.iter().zip(expected).map(|(&a, &b)| a.abs_diff(b)).max().unwrap_or(0).max(worst);
+    }
+    if seen[0].is_exact_rgb && worst > 0 {
+        return Err(format!("planes equal, RGB differs by up to {worst}"));
+    }
+    Ok(format!("planes equal, RGB within {worst}"))
+}
+
+#[test]
+#[ignore = "needs a folder of clips in SMOLVLM_VIDEO_MATRIX, ffmpeg and ffprobe"]
+fn every_clip_of_the_matrix_equals_ffmpegs() {
+    let folder = std::env::var("SMOLVLM_VIDEO_MATRIX").expect("SMOLVLM_VIDEO_MATRIX names the folder");
+    let mut paths: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    let mut wrong = 0;
+    for path in paths {
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        let line = match ours(&path) {
+            Err(error) => format!("refused: {error}"),
+            Ok((codec, seen)) => match compare(&path, &seen) {
+                Ok(result) => format!("{codec}, {} frames: {result}", seen.len()),
+                Err(difference) => {
+                    wrong += 1;
+                    format!("{codec}: WRONG: {difference}")
+                }
+            },
+        };
+        println!("{name:30} {line}");
+    }
+    assert_eq!(wrong, 0, "clips that are read, but not as ffmpeg reads them");
+}
