@@ -15,6 +15,7 @@ mod h264;
 mod hevc;
 #[cfg(test)]
 mod matrix;
+mod matroska;
 mod mp4;
 mod parallel;
 mod picture;
@@ -134,6 +135,7 @@ fn open_embedded(
 fn open_stream(container: Container, bytes: ByteSource) -> Result<EncodedStream> {
     match container {
         Container::Mp4 => mp4::open(bytes),
+        Container::Matroska => matroska::open(bytes),
         other => Err(Error::input(format!("{} is a container the embedded reader does not read", other.name()))),
     }
 }

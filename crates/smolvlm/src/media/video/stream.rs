@@ -32,6 +32,8 @@ pub(super) struct EncodedStream {
     pub(super) header: StreamHeader,
     /// In decode order.
     pub(super) packets: Arc<[Packet]>,
+    /// Bytes that the container leaves out at the start of every packet.
+    pub(super) prefix: Arc<[u8]>,
     pub(super) bytes: ByteSource,
 }
 
@@ -43,6 +45,8 @@ impl EncodedStream {
             let size = packet.size;
             return Err(Error::input(format!("a packet of {size} bytes is above the limit of {MAX_PACKET_BYTES}")));
         }
-        self.bytes.read_at(packet.offset, packet.size as usize, buffer)
+        self.bytes.read_at(packet.offset, packet.size as usize, buffer)?;
+        buffer.splice(..0, self.prefix.iter().copied());
+        Ok(())
     }
 }

@@ -58,7 +58,7 @@ pub(super) fn open(bytes: ByteSource) -> Result<EncodedStream> {
         rotation: track.rotation,
         colour: track.colour,
     };
-    Ok(EncodedStream { header, packets: packets.into(), bytes })
+    Ok(EncodedStream { header, packets: packets.into(), prefix: [].into(), bytes })
 }
 
 /// The payload of `moov`, and where the fragments are.
