@@ -33,7 +33,13 @@ pub(crate) enum Command {
     Trace(TraceArgs),
     Bench(BenchArgs),
     Completions(CompletionsArgs),
+    /// Decode videos for another process of this program.
+    #[command(name = MEDIA_WORKER, hide = true)]
+    MediaWorker,
 }
+
+/// The command that this program starts itself with.
+pub(crate) const MEDIA_WORKER: &str = "media-worker";
 
 /// Answer one prompt, or a file of conversations.
 #[derive(Debug, Args)]
@@ -263,6 +269,18 @@ pub(crate) struct MediaArgs {
     /// What decodes videos.
     #[arg(long, default_value = "auto", value_name = "READER")]
     pub(crate) video_reader: ReaderArg,
+    /// Show videos as they are coded, not turned as their file asks.
+    #[arg(long)]
+    pub(crate) no_rotate: bool,
+    /// Largest picture or frame that is decoded, in pixels. Default: 200 million.
+    #[arg(long, value_name = "N")]
+    pub(crate) max_pixels: Option<u64>,
+    /// Longest wait for a remote file. Default: 120.
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub(crate) media_timeout: Option<u64>,
+    /// Let URLs reach this machine and private networks.
+    #[arg(long)]
+    pub(crate) allow_private_urls: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -1,11 +1,14 @@
 //! From flags to the library's options, and from those to a loaded model.
 
+use std::time::Duration;
+
 use smolvlm::generate::CachePlan;
-use smolvlm::media::video::VideoReader;
+use smolvlm::media::source::MediaLimits;
+use smolvlm::media::video::{VideoOptions, VideoReader, WorkerCommand};
 use smolvlm::preprocess::Overrides;
 use smolvlm::{Compat, Dtype, GenerateOptions, LoadOptions, MediaOptions, Result, Sampling, SmolVlm};
 
-use crate::args::{CompatArg, DtypeArg, GenerateArgs, MediaArgs, ModelArgs, ReaderArg};
+use crate::args::{CompatArg, DtypeArg, GenerateArgs, MEDIA_WORKER, MediaArgs, ModelArgs, ReaderArg};
 use crate::console::Console;
 
 /// Loads the model that the flags name, showing progress and saying what is in use.
@@ -67,12 +70,25 @@ fn media_options(args: &MediaArgs) -> MediaOptions {
         max_frames: args.max_frames,
         fps: args.fps,
     };
-    let video_reader = match args.video_reader {
+    let reader = match args.video_reader {
         ReaderArg::Auto => VideoReader::Auto,
         ReaderArg::Embedded => VideoReader::Embedded,
         ReaderArg::Ffmpeg => VideoReader::Ffmpeg,
     };
-    MediaOptions { overrides, video_reader, ..MediaOptions::default() }
+    let defaults = MediaLimits::default();
+    let limits = MediaLimits {
+        pixels: args.max_pixels.unwrap_or(defaults.pixels),
+        timeout: args.media_timeout.map_or(defaults.timeout, Duration::from_secs),
+        allow_private_addresses: args.allow_private_urls,
+        ..defaults
+    };
+    MediaOptions { overrides, video: VideoOptions { reader, as_coded: args.no_rotate, worker: worker() }, limits }
+}
+
+/// This very program, started again to decode videos where a broken one can do no harm.
+fn worker() -> Option<WorkerCommand> {
+    let program = std::env::current_exe().ok()?;
+    Some(WorkerCommand { program, arguments: vec![MEDIA_WORKER.to_owned()] })
 }
 
 fn dtype(arg: DtypeArg) -> Dtype {

@@ -7,7 +7,7 @@
 use std::time::Instant;
 
 use smolvlm::media::source::{MediaLimits, MediaSource};
-use smolvlm::media::video::{VideoReader, open_video};
+use smolvlm::media::video::{VideoOptions, VideoReader, open_video};
 use smolvlm::preprocess::geometry::{Size, fit_frame};
 use smolvlm::preprocess::resample::{Arithmetic, Filter, Resampler};
 use smolvlm::preprocess::sampling::SamplingRule;
@@ -23,7 +23,8 @@ fn main() -> Result<()> {
 
     let started = Instant::now();
     let source = MediaSource::Path(path.into());
-    let mut video = open_video(&source, &MediaLimits::default(), VideoReader::Embedded)?;
+    let options = VideoOptions { reader: VideoReader::Embedded, ..VideoOptions::default() };
+    let mut video = open_video(&source, &MediaLimits::default(), &options)?;
     let opened = started.elapsed();
     let facts = video.facts().clone();
     let total = facts.frame_count;

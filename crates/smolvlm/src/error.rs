@@ -20,6 +20,12 @@ pub enum ErrorKind {
     Internal,
 }
 
+impl ErrorKind {
+    /// Every kind, in a fixed order.
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Internal, Self::Usage, Self::Input, Self::Checkpoint, Self::Budget, Self::Network];
+}
+
 /// An error with its kind, a message that says what was expected and found where, and its source.
 #[derive(Debug)]
 pub struct Error {

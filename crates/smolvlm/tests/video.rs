@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use smolvlm::media::Frame;
 use smolvlm::media::source::{MediaLimits, MediaSource};
-use smolvlm::media::video::{VideoReader, VideoSource, open_video};
+use smolvlm::media::video::{VideoOptions, VideoReader, VideoSource, open_video};
 
 const CLIPS: [&str; 3] = ["b_frames.mp4", "cut_turned.mp4", "fragments.mp4"];
 
@@ -50,7 +50,11 @@ fn checksum(bytes: &[u8]) -> u64 {
 
 fn open(name: &str, data: Vec<u8>) -> smolvlm::Result<Box<dyn VideoSource>> {
     let source = MediaSource::Bytes { name: name.to_owned(), data: Arc::from(data) };
-    open_video(&source, &MediaLimits::default(), VideoReader::Embedded)
+    open_video(&source, &MediaLimits::default(), &embedded())
+}
+
+fn embedded() -> VideoOptions {
+    VideoOptions { reader: VideoReader::Embedded, ..VideoOptions::default() }
 }
 
 fn read(video: &mut dyn VideoSource, indices: &[usize]) -> smolvlm::Result<Vec<Frame>> {
@@ -85,8 +89,7 @@ fn a_frame_read_alone_equals_the_one_read_in_passing() {
     for name in CLIPS {
         let expected = expected(name).frames;
         let mut video =
-            open_video(&MediaSource::Path(folder().join(name)), &MediaLimits::default(), VideoReader::Embedded)
-                .unwrap();
+            open_video(&MediaSource::Path(folder().join(name)), &MediaLimits::default(), &embedded()).unwrap();
         for index in (0..expected.len()).rev() {
             let frames = read(&mut *video, &[index]).unwrap();
             assert_eq!(checksum(&frames[0].image.rgb), expected[index].1, "{name}: frame {index}");
@@ -148,7 +151,7 @@ fn what_is_not_a_video_is_named() {
 fn frames_above_the_pixel_limit_are_refused_before_decoding() {
     let source = MediaSource::Path(folder().join("b_frames.mp4"));
     let limits = MediaLimits { pixels: 1000, ..MediaLimits::default() };
-    let error = open_video(&source, &limits, VideoReader::Embedded).err().unwrap().to_string();
+    let error = open_video(&source, &limits, &embedded()).err().unwrap().to_string();
     assert!(error.contains("70×46"), "{error}");
 }
 

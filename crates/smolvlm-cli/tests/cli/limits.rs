@@ -29,6 +29,9 @@ fn a_reply_without_end_is_bounded_by_the_context() {
 fn a_server_that_cannot_be_reached_is_a_network_error_that_names_the_url() {
     for flag in ["--image", "--video"] {
         // Nothing listens on port 1.
-        run(&[flag, "http://127.0.0.1:1/cat", "Hi"]).fails(6, &["http://127.0.0.1:1/cat", "cannot be reached"]);
+        let arguments = [flag, "http://127.0.0.1:1/cat", "--allow-private-urls", "Hi"];
+        run(&arguments).fails(6, &["http://127.0.0.1:1/cat", "cannot be reached"]);
+        let parts = ["http://127.0.0.1:1/cat", "127.0.0.1, an address of this machine", "--allow-private-urls"];
+        run(&[flag, "http://127.0.0.1:1/cat", "Hi"]).fails(6, &parts);
     }
 }

@@ -6,6 +6,7 @@ mod bench;
 mod chat;
 mod common;
 mod completions;
+mod containment;
 mod download;
 mod info;
 mod limits;

@@ -7,8 +7,10 @@ use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use ureq::Agent;
-use url::{Host, Url};
+use ureq::unversioned::transport::DefaultConnector;
+use url::Url;
 
+use super::address::{NotPublic, PublicOnly};
 use super::source::{MediaLimits, Opened, too_large};
 use crate::{Error, Result};
 
@@ -89,7 +91,7 @@ fn percent_decode(text: &[u8]) -> Result<Vec<u8>> {
 fn download(url: &Url, limits: &MediaLimits) -> Result<Vec<u8>> {
     let deadline = Instant::now() + limits.timeout;
     let failed = |error: ureq::Error| Error::network(explain(&error, limits.timeout)).caused_by(error);
-    let response = client(url, limits.timeout).get(url.as_str()).call().map_err(failed)?;
+    let response = client(limits).get(url.as_str()).call().map_err(failed)?;
     if !response.status().is_success() {
         return Err(Error::network(format!("the server answers {}", response.status())));
     }
@@ -99,25 +101,19 @@ fn download(url: &Url, limits: &MediaLimits) -> Result<Vec<u8>> {
     read_body(response.into_body().as_reader(), deadline, limits)
 }
 
-fn client(url: &Url, timeout: Duration) -> Agent {
+fn client(limits: &MediaLimits) -> Agent {
+    let timeout = limits.timeout;
     let config = Agent::config_builder()
         .user_agent(concat!("smolvlm/", env!("CARGO_PKG_VERSION")))
         .timeout_connect(Some(CONNECT_TIMEOUT.min(timeout)))
         .timeout_global(Some(timeout))
         .max_redirects(MAX_REDIRECTS)
         .http_status_as_error(false);
-    // This very machine is never behind a proxy, whatever the environment says.
-    let config = if is_loopback(url) { config.proxy(None) } else { config };
-    config.build().into()
-}
-
-fn is_loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => address.is_loopback(),
-        Some(Host::Domain(name)) => name.eq_ignore_ascii_case("localhost"),
-        None => false,
+    if limits.allow_private_addresses {
+        return config.build().into();
     }
+    // A proxy would resolve names by itself, and may well stand inside the network that must not be reached.
+    Agent::with_parts(config.proxy(None).build(), DefaultConnector::default(), PublicOnly)
 }
 
 /// Reads the body piecewise: the length it was promised proves nothing.
@@ -152,6 +148,7 @@ fn timed_out(timeout: Duration) -> String {
 fn explain(error: &ureq::Error, timeout: Duration) -> String {
     match error {
         ureq::Error::Timeout(_) => timed_out(timeout),
+        ureq::Error::Other(inner) if inner.is::<NotPublic>() => inner.to_string(),
         ureq::Error::TooManyRedirects => format!("the server redirects more than {MAX_REDIRECTS} times"),
         ureq::Error::HostNotFound | ureq::Error::ConnectionFailed | ureq::Error::Io(_) => {
             "the server cannot be reached".to_owned()
@@ -173,7 +170,12 @@ mod tests {
     }
 
     fn limits() -> MediaLimits {
-        MediaLimits { file_bytes: 1000, timeout: Duration::from_secs(5), ..MediaLimits::default() }
+        MediaLimits {
+            file_bytes: 1000,
+            timeout: Duration::from_secs(5),
+            allow_private_addresses: true,
+            ..MediaLimits::default()
+        }
     }
 
     /// A server on this machine that answers every request by `answer`, and its address.
@@ -243,6 +245,58 @@ mod tests {
             _ => respond(stream, "200 OK", "", b"content"),
         });
         assert_eq!(read(&format!("{base}/moved"), &limits()).unwrap(), b"content");
+    }
+
+    #[test]
+    fn this_machine_is_not_reached_in_any_spelling_unless_allowed() {
+        let base = serve(|stream, _| respond(stream, "200 OK", "", b"secret"));
+        let port = base.rsplit(':').next().unwrap();
+        let strict = MediaLimits { allow_private_addresses: false, ..limits() };
+        let hosts = [
+            "127.0.0.1",
+            "localhost",
+            "LOCALHOST",
+            "127.1",
+            "2130706433",
+            "0x7f.1",
+            "0177.0.0.1",
+            "0x7f000001",
+            "0",
+            "0.0.0.0",
+            "127.0.0.1.",
+            "[::1]",
+            "[::ffff:127.0.0.1]",
+            "[::ffff:7f00:1]",
+            "[::]",
+            "user:pw@127.0.0.1",
+            "%31%32%37.0.0.1",
+            "\u{ff11}27.0.0.1",
+            "127\u{3002}0.0.1",
+            "169.254.169.254",
+            "10.0.0.1",
+            "192.168.0.1",
+            "[fd00::1]",
+            "[64:ff9b::7f00:1]",
+            "[2002:7f00:1::]",
+        ];
+        for host in hosts {
+            let error = read(&format!("http://{host}:{port}/x"), &strict).unwrap_err();
+            let text = error.to_string();
+            assert!(text.contains("--allow-private-urls") && !text.contains("secret"), "{host}: {text}");
+        }
+        // Not every system resolves this one.
+        assert!(read(&format!("http://localhost.:{port}/x"), &strict).is_err());
+        assert_eq!(read(&format!("{base}/x"), &limits()).unwrap(), b"secret");
+    }
+
+    /// The redirect's own server must be reached first, so it is the check of an address that is exercised here.
+    #[test]
+    fn a_redirect_is_checked_as_the_first_address_is() {
+        let agent = client(&MediaLimits { allow_private_addresses: false, ..limits() });
+        for target in ["http://2130706433/", "http://[::ffff:7f00:1]/", "http://localhost/"] {
+            let error = agent.get(target).call().unwrap_err();
+            assert!(explain(&error, Duration::ZERO).contains("private network"), "{target}: {error}");
+        }
     }
 
     #[test]

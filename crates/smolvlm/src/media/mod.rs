@@ -1,5 +1,6 @@
 //! Opens files and yields RGB frames with their times. Knows codecs and nothing about models.
 
+mod address;
 mod fetch;
 pub mod image;
 pub mod source;

@@ -49,11 +49,25 @@ pub struct MediaLimits {
     pub pixels: u64,
     /// Longest wait for a remote file, from the first byte sent to the last received.
     pub timeout: Duration,
+    /// Longest wait for a decoder that gives nothing: neither the facts of a video nor its next frame.
+    pub decode_timeout: Duration,
+    /// Most memory that a process of its own may take to decode a video, in bytes.
+    pub decode_memory: u64,
+    /// Whether `http` and `https` URLs may reach this machine and private networks. Prompts may come from strangers: a
+    /// URL in one must not make this program ask where they cannot.
+    pub allow_private_addresses: bool,
 }
 
 impl Default for MediaLimits {
     fn default() -> Self {
-        Self { file_bytes: 4 << 30, pixels: 200_000_000, timeout: Duration::from_secs(120) }
+        Self {
+            file_bytes: 4 << 30,
+            pixels: 200_000_000,
+            timeout: Duration::from_secs(120),
+            decode_timeout: Duration::from_secs(60),
+            decode_memory: 2 << 30,
+            allow_private_addresses: false,
+        }
     }
 }
 

@@ -15,7 +15,7 @@ use crate::checkpoint::{GenerationDefaults, ModelConfig};
 use crate::compat::Compat;
 use crate::generate::{Engine, GenerateOptions, Logits, Sampling};
 use crate::media::source::MediaLimits;
-use crate::media::video::VideoReader;
+use crate::media::video::VideoOptions;
 use crate::messages::Messages;
 use crate::preprocess::{Overrides, Preprocessor, Settings};
 use crate::prompt::{ChatTemplate, PromptTokenizer};
@@ -29,8 +29,8 @@ pub const DEFAULT_MODEL: &str = "HuggingFaceTB/SmolVLM2-256M-Video-Instruct";
 pub struct MediaOptions {
     /// What the caller wants otherwise than the checkpoint says.
     pub overrides: Overrides,
-    /// What decodes videos.
-    pub video_reader: VideoReader,
+    /// How videos are read.
+    pub video: VideoOptions,
     /// What reading one medium may cost.
     pub limits: MediaLimits,
 }

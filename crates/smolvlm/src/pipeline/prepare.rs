@@ -78,7 +78,7 @@ fn open(model: &SmolVlm, messages: &Messages) -> Result<Opened> {
         Ok((file, plan))
     };
     let video = |source| {
-        let source = open_video(source, limits, model.media.video_reader)?;
+        let source = open_video(source, limits, &model.media.video)?;
         let facts = source.facts();
         let indices = if facts.picked {
             model.preprocessor.picked_frames(facts.frame_count)

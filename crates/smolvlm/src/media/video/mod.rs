@@ -9,6 +9,7 @@ mod av1;
 mod bits;
 mod bytes;
 mod embedded;
+mod fallback;
 mod ffmpeg;
 mod folder;
 mod h264;
@@ -25,6 +26,7 @@ mod stream;
 mod timeline;
 mod vp8;
 mod vp9;
+mod worker;
 mod yuv;
 
 use super::Frame;
@@ -32,10 +34,13 @@ use super::source::{MediaLimits, MediaSource, Opened};
 use crate::{Error, Result};
 use bytes::ByteSource;
 use embedded::Decoder;
+use fallback::FallbackVideo;
 use sniff::Container;
 use stream::{EncodedStream, StreamHeader};
+use worker::ApartVideo;
 
 pub use folder::open_frames;
+pub use worker::{WorkerCommand, serve_standard_streams};
 
 /// What the container and stream say of a video.
 #[derive(Debug, Clone, PartialEq)]
@@ -91,11 +96,23 @@ pub enum VideoReader {
     Ffmpeg,
 }
 
+/// How videos are read.
+#[derive(Debug, Clone, Default)]
+pub struct VideoOptions {
+    /// Which reader opens files.
+    pub reader: VideoReader,
+    /// Whether frames are shown as they are coded, rather than turned as their file asks.
+    pub as_coded: bool,
+    /// The program that decodes in a process of its own. Without one, a thread of this process decodes, which can be
+    /// given up but not ended.
+    pub worker: Option<WorkerCommand>,
+}
+
 /// Opens a video file, or a folder of numbered frames at 24 frames per second. Content decides, never the name.
 ///
 /// # Errors
 /// `Input`: missing, empty, not a video, broken, larger than `limits`, or readable only by a tool that is not installed.
-pub fn open_video(source: &MediaSource, limits: &MediaLimits, reader: VideoReader) -> Result<Box<dyn VideoSource>> {
+pub fn open_video(source: &MediaSource, limits: &MediaLimits, options: &VideoOptions) -> Result<Box<dyn VideoSource>> {
     let name = source.name();
     let opened = source.open(limits)?;
     if let Opened::File(path) = &opened
@@ -103,20 +120,32 @@ pub fn open_video(source: &MediaSource, limits: &MediaLimits, reader: VideoReade
     {
         return open_frames(path, folder::DEFAULT_RATE, limits);
     }
-    open_file(&name, &opened, limits, reader).map_err(|error| error.at(&name))
+    open_file(&name, &opened, limits, options).map_err(|error| error.at(&name))
 }
 
-fn open_file(name: &str, opened: &Opened, limits: &MediaLimits, reader: VideoReader) -> Result<Box<dyn VideoSource>> {
-    let bytes = ByteSource::open(opened)?;
-    let container = sniff::container(&bytes)?;
-    if reader == VideoReader::Ffmpeg {
-        return ffmpeg::open(name, opened, limits);
+fn open_file(
+    name: &str,
+    opened: &Opened,
+    limits: &MediaLimits,
+    options: &VideoOptions,
+) -> Result<Box<dyn VideoSource>> {
+    // What is no video at all is refused before any reader sees it.
+    sniff::container(&ByteSource::open(opened)?)?;
+    let as_coded = options.as_coded;
+    if options.reader == VideoReader::Ffmpeg {
+        return ffmpeg::open(name, opened, limits, as_coded);
     }
-    match open_embedded(name, container, bytes, limits) {
-        Err(why) if reader == VideoReader::Auto => {
-            ffmpeg::open(name, opened, limits).map_err(|error| ffmpeg::explain_fallback(error, &why))
+    let embedded = ApartVideo::open(name, opened, limits, as_coded, options.worker.clone());
+    let tool = || ffmpeg::open(name, opened, limits, as_coded);
+    match (embedded, options.reader) {
+        (Ok(video), VideoReader::Auto) => {
+            let (name, opened, limits) = (name.to_owned(), opened.clone(), limits.clone());
+            let tool = move || ffmpeg::open(&name, &opened, &limits, as_coded);
+            Ok(Box::new(FallbackVideo::new(Box::new(video), Box::new(tool))))
         }
-        result => result,
+        (Ok(video), _) => Ok(Box::new(video)),
+        (Err(why), VideoReader::Auto) => tool().map_err(|error| ffmpeg::explain_fallback(error, &why)),
+        (Err(why), _) => Err(why),
     }
 }
 
@@ -126,8 +155,12 @@ fn open_embedded(
     container: Container,
     bytes: ByteSource,
     limits: &MediaLimits,
+    as_coded: bool,
 ) -> Result<Box<dyn VideoSource>> {
-    let stream = open_stream(container, bytes)?;
+    let mut stream = open_stream(container, bytes)?;
+    if as_coded {
+        stream.header.rotation = 0;
+    }
     Ok(Box::new(embedded::EmbeddedVideo::open(name, stream, limits)?))
 }
 

@@ -238,8 +238,8 @@ mod tests {
         // 219 steps of 4: one level of 10 bits is 0.29 of 8.
         assert_eq!(rgb(10, false, [66, 512, 512]), [1, 1, 1]);
         assert_eq!(rgb(12, true, [4095, 2048, 2048]), [255, 255, 255]);
-        // BT.709's red: Y 63, Cb 102, Cr 240 in 8 bits.
-        assert_eq!(rgb(10, false, [63 * 4, 102 * 4, 240 * 4]), [255, 0, 0]);
+        // BT.709's red: Y 63, Cb 102, Cr 240 in 8 bits. Green is 0.6.
+        assert_eq!(rgb(10, false, [63 * 4, 102 * 4, 240 * 4]), [255, 1, 0]);
     }
 
     #[test]

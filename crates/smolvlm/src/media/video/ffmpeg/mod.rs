@@ -26,9 +26,12 @@ const FORMATS: &str = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif,mpegts,mpeg
 const MAX_SELECTED: usize = 64;
 
 /// Opens a video through the tools.
-pub(super) fn open(name: &str, opened: &Opened, limits: &MediaLimits) -> Result<Box<dyn VideoSource>> {
+pub(super) fn open(name: &str, opened: &Opened, limits: &MediaLimits, as_coded: bool) -> Result<Box<dyn VideoSource>> {
     let file = InputFile::of(opened)?;
-    let probed = probe::probe(&file, limits)?;
+    let mut probed = probe::probe(&file, limits)?;
+    if as_coded {
+        probed.rotation = 0;
+    }
     let pixels = probed.width as u64 * probed.height as u64;
     if pixels == 0 || pixels > limits.pixels {
         let (width, height, limit) = (probed.width, probed.height, limits.pixels);
