@@ -1,4 +1,4 @@
-//! Every frame of a folder of clips against the `ffmpeg` tool: planes, RGB, times.
+//! Decoded planes against ffmpeg's: of the clips of the tests, and, with planes, RGB and times, of a folder of clips.
 //!
 //! `SMOLVLM_VIDEO_MATRIX=FOLDER cargo test -p smolvlm --release --lib matrix -- --ignored --nocapture`
 
@@ -104,6 +104,29 @@ fn compare(path: &Path, seen: &[Seen]) -> std::result::Result<String, String> {
         return Err(format!("planes equal, RGB differs by up to {worst}"));
     }
     Ok(format!("planes equal, RGB within {worst}"))
+}
+
+fn checksum(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xCBF2_9CE4_8422_2325, |sum, &byte| (sum ^ u64::from(byte)).wrapping_mul(0x100_0000_01B3))
+}
+
+#[test]
+fn planes_of_every_depth_and_layout_equal_ffmpegs() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/video");
+    let text = std::fs::read_to_string(folder.join("planes.txt")).unwrap();
+    let mut expected = Vec::new();
+    for line in text.lines() {
+        match line.strip_prefix("  ") {
+            None => expected.push((line, Vec::new())),
+            Some(sum) => expected.last_mut().unwrap().1.push(u64::from_str_radix(sum, 16).unwrap()),
+        }
+    }
+    assert!(expected.len() >= 14, "{}", expected.len());
+    for (name, sums) in expected {
+        let (_, seen) = ours(&folder.join(name)).unwrap();
+        let found: Vec<u64> = seen.iter().map(|seen| checksum(&seen.planes)).collect();
+        assert_eq!(found, sums, "{name}");
+    }
 }
 
 #[test]
