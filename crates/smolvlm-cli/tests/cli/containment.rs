@@ -11,6 +11,22 @@ fn clip() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../goldens/tiny/inputs/short_64x48_10fps_5s.mp4")
 }
 
+/// Time and checksum of each frame, as torchcodec reads them.
+fn expected(name: &str) -> Vec<(f64, u64)> {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../smolvlm/tests/data/video");
+    let text = std::fs::read_to_string(folder.join("expected.txt")).unwrap();
+    let lines = text.lines().skip_while(|line| line.split(' ').next() != Some(name)).skip(1);
+    let parse = |line: &str| {
+        let (time, sum) = line.trim().split_once(' ').unwrap();
+        (time.parse().unwrap(), u64::from_str_radix(sum, 16).unwrap())
+    };
+    lines.take_while(|line| line.starts_with(' ')).map(parse).collect()
+}
+
+fn checksum(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xCBF2_9CE4_8422_2325, |sum, &byte| (sum ^ u64::from(byte)).wrapping_mul(0x100_0000_01B3))
+}
+
 fn open(program: &str, arguments: &[&str], limits: &MediaLimits) -> Result<Box<dyn VideoSource>> {
     let worker =
         WorkerCommand { program: program.into(), arguments: arguments.iter().map(|&a| a.to_owned()).collect() };
@@ -20,6 +36,27 @@ fn open(program: &str, arguments: &[&str], limits: &MediaLimits) -> Result<Box<d
 
 fn own_worker(limits: &MediaLimits) -> Result<Box<dyn VideoSource>> {
     open(env!("CARGO_BIN_EXE_smolvlm"), &["media-worker"], limits)
+}
+
+#[test]
+fn av1_is_decoded_apart_as_torchcodec_decodes_it() {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../smolvlm/tests/data/video/av1.mp4");
+    let arguments = vec!["media-worker".to_owned()];
+    let worker = WorkerCommand { program: env!("CARGO_BIN_EXE_smolvlm").into(), arguments };
+    let options = VideoOptions { reader: VideoReader::Embedded, worker: Some(worker), ..VideoOptions::default() };
+    let mut video = open_video(&MediaSource::Path(path), &MediaLimits::default(), &options).unwrap();
+    let expected = expected("av1.mp4");
+    assert_eq!(expected.len(), 15);
+    for step in [1, 4] {
+        let indices: Vec<usize> = (0..expected.len()).step_by(step).collect();
+        let mut seen = Vec::new();
+        let mut sink = |frame: smolvlm::media::Frame| {
+            seen.push((frame.time, checksum(&frame.image.rgb)));
+            Ok(())
+        };
+        video.read(&indices, &mut sink).unwrap();
+        assert_eq!(seen, indices.iter().map(|&index| expected[index]).collect::<Vec<_>>());
+    }
 }
 
 fn frames(video: &mut dyn VideoSource, indices: &[usize]) -> Result<Vec<Vec<u8>>> {

@@ -1,4 +1,7 @@
 //! AV1, decoded by the crate `re_rav1d`.
+//!
+//! Its functions have the calling convention of C, which no panic crosses: one ends the process. It happened to one of
+//! 20,000 damaged files, so it runs in processes that may end only.
 
 use re_rav1d::dav1d::pixel::YUVRange;
 use re_rav1d::{
@@ -69,6 +72,9 @@ impl Decoder for Av1 {
     }
 
     fn decode(&mut self, unit: &[u8]) -> Result<Option<Picture>> {
+        if unit.is_empty() {
+            return Err(Error::input("a unit of AV1 data is empty"));
+        }
         let decoded = guarded(|| self.decode_unit(unit));
         if !matches!(decoded, Ok(Ok(_))) {
             self.restart()?;

@@ -62,6 +62,19 @@ impl ByteSource {
         Ok(())
     }
 
+    /// The whole file, of at most `limit` bytes.
+    pub(super) fn read_all(&self, limit: u64) -> Result<Arc<[u8]>> {
+        if let Inner::Bytes(bytes) = &self.inner {
+            return Ok(bytes.clone());
+        }
+        if self.len > limit {
+            return Err(Error::input(format!("it has {} bytes; at most {limit} are read", self.len)));
+        }
+        let mut data = Vec::new();
+        self.read_at(0, self.len as usize, &mut data)?;
+        Ok(data.into())
+    }
+
     /// At most `size` bytes at `offset`; fewer at the end of the file.
     pub(super) fn read_up_to(&self, offset: u64, size: usize, buffer: &mut Vec<u8>) -> Result<()> {
         let present = self.len.saturating_sub(offset).min(size as u64) as usize;

@@ -5,6 +5,7 @@
 //! torchcodec's `VideoDecoder(seek_mode="exact")`, which the reference reads videos with
 //! (`video_utils.py: read_video_torchcodec`): frames are those shown after edit lists, in presentation order, upright.
 
+mod animation;
 mod av1;
 mod bits;
 mod bytes;
@@ -32,6 +33,7 @@ mod yuv;
 use super::Frame;
 use super::source::{MediaLimits, MediaSource, Opened};
 use crate::{Error, Result};
+use animation::Animation;
 use bytes::ByteSource;
 use embedded::Decoder;
 use fallback::FallbackVideo;
@@ -149,17 +151,35 @@ fn open_file(
     }
 }
 
-/// The seam where a container's demuxer and a codec's decoder meet.
+/// The seam where a container's demuxer and a codec's decoder meet. A process that is `expendable` may be ended by a
+/// decoder.
 fn open_embedded(
     name: &str,
     container: Container,
     bytes: ByteSource,
     limits: &MediaLimits,
     as_coded: bool,
+    expendable: bool,
 ) -> Result<Box<dyn VideoSource>> {
+    let animation = match container {
+        Container::Gif => Some(animation::Format::Gif),
+        Container::Apng => Some(animation::Format::Apng),
+        Container::WebP => Some(animation::Format::WebP),
+        _ => None,
+    };
+    if let Some(format) = animation {
+        return Ok(Box::new(Animation::open(name, format, &bytes, limits)?));
+    }
     let mut stream = open_stream(container, bytes)?;
     if as_coded {
         stream.header.rotation = 0;
+    }
+    if stream.header.codec == "av1" && !expendable {
+        // Its panics cross functions that end the process instead of unwinding.
+        return Err(Error::input(
+            "its codec is AV1, whose decoder may end the process on damaged data: name a program in \
+             VideoOptions::worker that decodes it apart",
+        ));
     }
     Ok(Box::new(embedded::EmbeddedVideo::open(name, stream, limits)?))
 }

@@ -3,6 +3,9 @@
 use super::bytes::ByteSource;
 use crate::{Error, Result};
 
+/// As many chunks stand before the first picture of any PNG.
+const MAX_PNG_CHUNKS: usize = 100;
+
 /// A container that this crate or the `ffmpeg` tool reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Container {
@@ -10,6 +13,8 @@ pub(super) enum Container {
     Matroska,
     Avi,
     Gif,
+    Apng,
+    WebP,
     MpegTs,
     MpegPs,
     Flv,
@@ -27,6 +32,8 @@ impl Container {
             Self::Matroska => "matroska",
             Self::Avi => "avi",
             Self::Gif => "gif",
+            Self::Apng => "apng",
+            Self::WebP => "webp",
             Self::MpegTs => "mpegts",
             Self::MpegPs => "mpeg",
             Self::Flv => "flv",
@@ -45,13 +52,34 @@ pub(super) fn container(bytes: &ByteSource) -> Result<Container> {
     if head.is_empty() {
         return Err(Error::input("is an empty file, not a video"));
     }
-    of_head(&head).ok_or_else(|| {
+    let animated = if is_animated_png(bytes)? { Some(Container::Apng) } else { None };
+    animated.or_else(|| of_head(&head)).ok_or_else(|| {
         let start: Vec<String> = head.iter().take(12).map(|byte| format!("{byte:02x}")).collect();
         Error::input(format!(
             "is not a video in a known container (mp4, mov, mkv, webm, avi, gif, ts, …): it begins with {}",
             start.join(" ")
         ))
     })
+}
+
+/// Whether a PNG says before its first picture that it is animated (`acTL`).
+fn is_animated_png(bytes: &ByteSource) -> Result<bool> {
+    let mut head = Vec::new();
+    bytes.read_up_to(0, 8, &mut head)?;
+    if head != b"\x89PNG\r\n\x1a\n" {
+        return Ok(false);
+    }
+    let mut at = 8;
+    for _ in 0..MAX_PNG_CHUNKS {
+        bytes.read_up_to(at, 8, &mut head)?;
+        let (Some(&length), Some(kind)) = (head.first_chunk(), head.get(4..8)) else { return Ok(false) };
+        match kind {
+            b"acTL" => return Ok(true),
+            b"IDAT" | b"IEND" => return Ok(false),
+            _ => at += u64::from(u32::from_be_bytes(length)) + 12,
+        }
+    }
+    Ok(false)
 }
 
 fn of_head(head: &[u8]) -> Option<Container> {
@@ -61,7 +89,12 @@ fn of_head(head: &[u8]) -> Option<Container> {
         return Some(Container::Mp4);
     }
     if head.starts_with(b"RIFF") {
-        return head[4..].get(4..7).filter(|kind| kind == b"AVI").map(|_| Container::Avi);
+        return match head.get(8..16) {
+            Some(kind) if kind.starts_with(b"AVI") => Some(Container::Avi),
+            // The second bit of an extended header means animation.
+            Some(b"WEBPVP8X") if head.get(20).is_some_and(|flags| flags & 2 != 0) => Some(Container::WebP),
+            _ => None,
+        };
     }
     // 188-byte packets, or 192 with a time code of 4 bytes before each.
     let sync_at = |first: usize, step: usize| (0..2).all(|k| head.get(first + k * step) == Some(&0x47));
@@ -91,6 +124,8 @@ mod tests {
         assert_eq!(of_head(b"\0\0\0\x20ftypisom"), Some(Container::Mp4));
         assert_eq!(of_head(b"\0\0\0\x08wide\0\0\0\0mdat"), Some(Container::Mp4));
         assert_eq!(of_head(b"RIFF\0\0\0\0AVI LIST"), Some(Container::Avi));
+        assert_eq!(of_head(b"RIFF\0\0\0\0WEBPVP8X\x0A\0\0\0\x02"), Some(Container::WebP));
+        assert_eq!(of_head(b"RIFF\0\0\0\0WEBPVP8X\x0A\0\0\0\x10"), None);
         assert_eq!(of_head(b"\x1A\x45\xDF\xA3"), Some(Container::Matroska));
         let mut ts = vec![0u8; 400];
         (ts[0], ts[188]) = (0x47, 0x47);

@@ -9,6 +9,7 @@ expected.txt holds a line per clip (name, codec, container, frames, rate, durati
 import subprocess
 from pathlib import Path
 
+from PIL import Image
 from torchcodec.decoders import VideoDecoder
 
 HERE = Path(__file__).parent
@@ -32,7 +33,7 @@ def expected(path):
     decoder = VideoDecoder(str(path), seek_mode="exact", num_ffmpeg_threads=1)
     facts = decoder.metadata
     frames = decoder.get_frames_at(indices=list(range(facts.num_frames)))
-    container = {"mp4": "mp4", "mkv": "matroska", "webm": "matroska"}[path.suffix[1:]]
+    container = {"mp4": "mp4", "mkv": "matroska", "webm": "matroska", "gif": "gif", "png": "apng"}[path.suffix[1:]]
     yield f"{path.name} {facts.codec} {container} {facts.num_frames} {facts.average_fps!r} {facts.duration_seconds!r} {facts.width} {facts.height}"
     for time, frame in zip(frames.pts_seconds, frames.data):
         yield f"  {float(time)!r} {fnv1a(frame.permute(1, 2, 0).contiguous().numpy().tobytes()):016x}"
@@ -47,6 +48,16 @@ def planes(path):
     yield path.name
     for start in range(0, len(data), size):
         yield f"  {fnv1a(data[start:start + size]):016x}"
+
+
+def animated_webp(path):
+    """Three frames of Pillow's, each a change to the one before."""
+    frames = []
+    for step in range(3):
+        frame = Image.new("RGB", (24, 16), (10, 60, 200))
+        frame.paste((250, 40 * step, 30), (4 * step, 2, 4 * step + 8, 12))
+        frames.append(frame)
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=[40, 200, 80], lossless=True)
 
 
 def main():
@@ -68,8 +79,11 @@ def main():
     ffmpeg(*SOURCE, "-pix_fmt", "yuv444p10le", "-c:v", "libvpx-vp9", "-b:v", "60k", *QUIET, HERE / "vp9_deep.webm")
     ffmpeg(*SOURCE, "-c:v", "libaom-av1", "-cpu-used", 8, "-b:v", "60k", "-g", 8, *QUIET, HERE / "av1.mp4")
     ffmpeg(*SOURCE, "-pix_fmt", "yuv420p10le", "-c:v", "libaom-av1", "-cpu-used", 8, "-b:v", "60k", *QUIET, HERE / "av1_deep.webm")
+    ffmpeg(*SOURCE, "-vf", "fps=10,crop=40:30", "-f", "gif", *QUIET, HERE / "animated.gif")
+    ffmpeg(*SOURCE, "-vf", "fps=10,crop=40:30", "-f", "apng", *QUIET, HERE / "animated.png")
+    animated_webp(HERE / "animated.webp")
     clips = sorted(clip for clip in HERE.iterdir() if clip.suffix in (".mp4", ".mkv", ".webm"))
-    plain = [clip for clip in clips if "deep" not in clip.name]
+    plain = [clip for clip in clips if "deep" not in clip.name] + [HERE / "animated.gif", HERE / "animated.png"]
     (HERE / "expected.txt").write_text("".join(f"{line}\n" for clip in plain for line in expected(clip)))
     (HERE / "planes.txt").write_text("".join(f"{line}\n" for clip in clips for line in planes(clip)))
 

@@ -20,7 +20,7 @@ pub(super) fn on_thread() -> Result<Connection> {
     let (answers, messages) = sync_channel(AHEAD);
     let work = move || {
         // A panic ends the thread; whoever waits for messages sees their end.
-        let _ = catch_unwind(AssertUnwindSafe(|| answer(&asked, &mut |message| answers.send(message).is_ok())));
+        let _ = catch_unwind(AssertUnwindSafe(|| answer(&asked, false, &mut |message| answers.send(message).is_ok())));
     };
     Builder::new()
         .name("video reader".to_owned())
@@ -54,25 +54,29 @@ pub fn serve_standard_streams() -> Result<()> {
     });
     let mut output = stdout().lock();
     let mut failed = None;
-    answer(&asked, &mut |message| match wire::write_message(&mut output, &message).and_then(|()| output.flush()) {
-        Ok(()) => true,
-        Err(error) => {
-            failed = Some(error);
-            false
-        }
-    });
+    answer(
+        &asked,
+        true,
+        &mut |message| match wire::write_message(&mut output, &message).and_then(|()| output.flush()) {
+            Ok(()) => true,
+            Err(error) => {
+                failed = Some(error);
+                false
+            }
+        },
+    );
     match failed {
         None => Ok(()),
         Some(error) => Err(Error::internal("the video's frames cannot be handed over").caused_by(error)),
     }
 }
 
-/// Answers requests until they end or nobody listens.
-fn answer(requests: &Receiver<Request>, send: &mut dyn FnMut(Message) -> bool) {
+/// Answers requests until they end or nobody listens. A process that is `expendable` may be ended by a decoder.
+fn answer(requests: &Receiver<Request>, expendable: bool, send: &mut dyn FnMut(Message) -> bool) {
     let mut video: Option<Box<dyn VideoSource>> = None;
     while let Ok(request) = requests.recv() {
         let answer = match request {
-            Request::Open(job) => open(&job).map(|opened| {
+            Request::Open(job) => open(&job, expendable).map(|opened| {
                 let message = Message::Opened(opened.facts().clone(), opened.timestamps().to_vec());
                 video = Some(opened);
                 message
@@ -88,10 +92,10 @@ fn answer(requests: &Receiver<Request>, send: &mut dyn FnMut(Message) -> bool) {
     }
 }
 
-fn open(job: &Job) -> Result<Box<dyn VideoSource>> {
+fn open(job: &Job, expendable: bool) -> Result<Box<dyn VideoSource>> {
     let bytes = ByteSource::open(&job.opened)?;
     let container = sniff::container(&bytes)?;
-    open_embedded(&job.name, container, bytes, &job.limits, job.as_coded)
+    open_embedded(&job.name, container, bytes, &job.limits, job.as_coded, expendable)
 }
 
 fn read(video: &mut dyn VideoSource, indices: &[usize], send: &mut dyn FnMut(Message) -> bool) -> Result<()> {
