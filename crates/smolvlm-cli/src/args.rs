@@ -30,6 +30,7 @@ pub(crate) enum Command {
     Chat(ChatArgs),
     Info(InfoArgs),
     Download(DownloadArgs),
+    Frames(FramesArgs),
     Trace(TraceArgs),
     Bench(BenchArgs),
     Completions(CompletionsArgs),
@@ -167,6 +168,46 @@ pub(crate) struct TraceArgs {
 pub(crate) enum LogitsArg {
     All,
     Last,
+}
+
+/// Show which frames of a video the model will see, and when.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  smolvlm frames clip.mp4
+  smolvlm frames clip.mp4 --out sheet.png
+  smolvlm frames clip.mp4 --fps 2 --max-frames 16 --out sheet.png --columns 4
+  smolvlm frames clip.mp4 --json | jq '.frames[].prompt_seconds'")]
+pub(crate) struct FramesArgs {
+    /// A video: a path, URL, folder of frames, or animated picture.
+    #[arg(value_name = "VIDEO")]
+    pub(crate) video: String,
+    /// Whose settings to use: a checkpoint folder, or a hub id. Default: the published 256M and 500M models'.
+    #[arg(long, short, value_name = "MODEL")]
+    pub(crate) model: Option<String>,
+    #[command(flatten)]
+    pub(crate) media: MediaArgs,
+    /// Write one picture (PNG) of all the frames, with their times.
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+    /// Write each frame as it enters the vision tower, as PNG, into this folder.
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) each: Option<PathBuf>,
+    /// Frames side by side on the sheet.
+    #[arg(long, default_value_t = 8, value_name = "N")]
+    pub(crate) columns: usize,
+    /// Pixels across of a frame on the sheet.
+    #[arg(long, default_value_t = 200, value_name = "PIXELS")]
+    pub(crate) frame_width: usize,
+    /// Which release of the reference to agree with.
+    #[arg(long, value_name = "RELEASE")]
+    pub(crate) compat: Option<CompatArg>,
+    /// Write JSON to standard output.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Nothing on standard error but errors.
+    #[arg(long, short)]
+    pub(crate) quiet: bool,
 }
 
 /// Measure this machine: vision, prefill, decode, memory, and their share of the machine's measured peak.

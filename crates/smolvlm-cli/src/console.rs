@@ -38,6 +38,11 @@ impl Console {
         DownloadBar { quiet: self.quiet, bar: None }
     }
 
+    /// A bar of `length` steps.
+    pub(crate) fn bar(self, length: u64, template: &str) -> ProgressBar {
+        if self.quiet { ProgressBar::hidden() } else { styled(length, template) }
+    }
+
     /// Shows tiles going through the vision tower.
     pub(crate) fn vision_progress(self) -> Option<ProgressHook> {
         if self.quiet {

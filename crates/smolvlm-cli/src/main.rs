@@ -6,8 +6,10 @@ mod card;
 mod commands;
 mod console;
 mod exit;
+mod font;
 mod json;
 mod plan;
+mod sheet;
 mod work;
 
 use std::process::ExitCode;
@@ -33,6 +35,7 @@ fn run(command: Command) -> smolvlm::Result<()> {
         Command::Chat(args) => commands::chat::chat(&args),
         Command::Info(args) => commands::info::info(&args),
         Command::Download(args) => commands::download::download(&args),
+        Command::Frames(args) => commands::frames::frames(&args),
         Command::Trace(args) => commands::trace::trace(&args),
         Command::Bench(args) => commands::bench::bench(&args),
         Command::Completions(args) => commands::completions::completions(&args),

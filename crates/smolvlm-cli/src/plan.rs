@@ -63,7 +63,7 @@ pub(crate) fn generate_options(model: &SmolVlm, args: &GenerateArgs) -> Generate
     }
 }
 
-fn media_options(args: &MediaArgs) -> MediaOptions {
+pub(crate) fn media_options(args: &MediaArgs) -> MediaOptions {
     let overrides = Overrides {
         split_images: args.no_split.then_some(false),
         longest_edge: args.longest_edge,
@@ -98,7 +98,7 @@ fn dtype(arg: DtypeArg) -> Dtype {
     }
 }
 
-fn compat(arg: CompatArg) -> Compat {
+pub(crate) fn compat(arg: CompatArg) -> Compat {
     match arg {
         CompatArg::Hf523 => Compat::Hf523,
         CompatArg::Hf517 => Compat::Hf517,

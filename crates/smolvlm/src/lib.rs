@@ -21,5 +21,5 @@ pub use generate::{FinishReason, GenerateOptions, Sampling};
 pub use messages::{Content, Messages};
 pub use pipeline::{
     DEFAULT_MODEL, Dtype, LoadOptions, MediaOptions, Peak, Progress, ProgressHook, Reply, ReplyPiece, ReplyStream,
-    SmolVlm, Timings, Trace, TracedMedium, Usage, measure_peak,
+    SmolVlm, Timings, Trace, TracedMedium, Usage, VideoView, measure_peak, processor_settings,
 };

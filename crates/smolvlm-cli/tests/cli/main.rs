@@ -8,6 +8,7 @@ mod common;
 mod completions;
 mod containment;
 mod download;
+mod frames;
 mod info;
 mod limits;
 mod run;

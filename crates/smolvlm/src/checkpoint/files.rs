@@ -34,7 +34,7 @@ pub(super) fn read_text(dir: &Path, file: &str) -> Result<Option<String>> {
 }
 
 /// The JSON in `file` of `dir`; nothing when there is no such file.
-pub(super) fn read_json(dir: &Path, file: &str) -> Result<Option<Value>> {
+pub(crate) fn read_json(dir: &Path, file: &str) -> Result<Option<Value>> {
     let Some(text) = read_text(dir, file)? else { return Ok(None) };
     let parsed = serde_json::from_str(&text);
     parsed.map(Some).map_err(|error| Error::checkpoint(format!("{}: not JSON: {error}", dir.join(file).display())))

@@ -22,6 +22,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 pub use self::config::{ModelConfig, TextConfig, VisionConfig};
+pub(crate) use self::files::read_json;
 pub use self::generation::GenerationDefaults;
 pub use self::memory::{MemoryEstimate, memory_estimate};
 pub use self::tensor::{StoredDtype, StoredTensor};

@@ -1,12 +1,14 @@
 //! From a folder or hub id to a loaded model.
 
+use std::path::Path;
+
 use smolvlm_kernels::cpu::InstructionSet;
 pub use smolvlm_kernels::cpu::Peak;
 use smolvlm_kernels::{CpuBackend, Format};
 
 use super::{MediaOptions, SmolVlm};
 use crate::checkpoint::hub::{self, DownloadProgress};
-use crate::checkpoint::{Checkpoint, StoredDtype, memory_estimate};
+use crate::checkpoint::{Checkpoint, StoredDtype, memory_estimate, read_json};
 use crate::compat::Compat;
 use crate::generate::{CachePlan, Generator};
 use crate::machine::{available_bytes, check_memory};
@@ -86,12 +88,8 @@ impl LoadOptions {
         let checkpoint = Checkpoint::open(&folder)?;
         checkpoint.validate()?;
         let processor_config = checkpoint.json("processor_config.json")?;
-        let preprocessor_config = checkpoint.json("preprocessor_config.json")?;
-        let video_config = checkpoint.json("video_preprocessor_config.json")?;
         let here = |error: Error| error.at(folder.display());
-        let settings =
-            Settings::from_files(processor_config.as_ref(), preprocessor_config.as_ref(), video_config.as_ref())
-                .map_err(here)?;
+        let settings = processor_settings(&folder)?;
         let template = ChatTemplate::find(
             processor_config.as_ref(),
             checkpoint.json("chat_template.json")?.as_ref(),
@@ -126,6 +124,18 @@ impl LoadOptions {
             progress: None,
         })
     }
+}
+
+/// What a checkpoint folder says about pixels. Its weights are not looked at.
+///
+/// # Errors
+/// [`Checkpoint`](crate::ErrorKind::Checkpoint): names file, field, expected and found.
+pub fn processor_settings(folder: &Path) -> Result<Settings> {
+    let json = |file| read_json(folder, file);
+    let (processor, preprocessor) = (json("processor_config.json")?, json("preprocessor_config.json")?);
+    let video = json("video_preprocessor_config.json")?;
+    Settings::from_files(processor.as_ref(), preprocessor.as_ref(), video.as_ref())
+        .map_err(|error| error.at(folder.display()))
 }
 
 /// The processor's files and the model's must speak of the same tiles and tokens.

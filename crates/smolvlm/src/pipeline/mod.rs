@@ -6,10 +6,12 @@ mod prepare;
 mod reply;
 mod trace;
 mod trace_file;
+mod video_view;
 
-pub use load::{Dtype, LoadOptions, Peak, measure_peak};
+pub use load::{Dtype, LoadOptions, Peak, measure_peak, processor_settings};
 pub use reply::{Reply, ReplyPiece, ReplyStream, Timings, Usage};
 pub use trace::{Trace, TracedMedium};
+pub use video_view::VideoView;
 
 use crate::checkpoint::{GenerationDefaults, ModelConfig};
 use crate::compat::Compat;

@@ -1,12 +1,13 @@
 //! From messages to a tokenised prompt, with media opened but not yet decoded.
 
-use super::SmolVlm;
+use super::{MediaOptions, SmolVlm};
 use crate::compat::Compat;
 use crate::generate::check_context;
 use crate::media::image::ImageFile;
+use crate::media::source::MediaSource;
 use crate::media::video::{StreamFacts, VideoSource, open_video};
 use crate::messages::Messages;
-use crate::preprocess::ImagePlan;
+use crate::preprocess::{ImagePlan, Preprocessor};
 use crate::prompt::{ImageGrid, MediaSlot, VideoLayout, expand};
 use crate::{Error, Result};
 
@@ -77,21 +78,29 @@ fn open(model: &SmolVlm, messages: &Messages) -> Result<Opened> {
         let plan = model.preprocessor.plan_image(file.width(), file.height()).map_err(|error| error.at(file.name()))?;
         Ok((file, plan))
     };
-    let video = |source| {
-        let source = open_video(source, limits, &model.media.video)?;
-        let facts = source.facts();
-        let indices = if facts.picked {
-            model.preprocessor.picked_frames(facts.frame_count)
-        } else {
-            model.preprocessor.sample_frames(facts.frame_count, facts.average_rate, facts.duration)
-        };
-        let times = printed_times(facts, source.timestamps(), &indices, model.compat);
-        Ok(PreparedVideo { source, indices, times })
-    };
+    let video = |source| open_prepared(&model.preprocessor, &model.media, model.compat, source);
     Ok(Opened {
         images: messages.images().map(image).collect::<Result<_>>()?,
         videos: messages.videos().map(video).collect::<Result<_>>()?,
     })
+}
+
+/// Opens a video and picks its frames.
+pub(super) fn open_prepared(
+    preprocessor: &Preprocessor,
+    media: &MediaOptions,
+    compat: Compat,
+    source: &MediaSource,
+) -> Result<PreparedVideo> {
+    let source = open_video(source, &media.limits, &media.video)?;
+    let facts = source.facts();
+    let indices = if facts.picked {
+        preprocessor.picked_frames(facts.frame_count)
+    } else {
+        preprocessor.sample_frames(facts.frame_count, facts.average_rate, facts.duration)
+    };
+    let times = printed_times(facts, source.timestamps(), &indices, compat);
+    Ok(PreparedVideo { source, indices, times })
 }
 
 /// What the prompt prints for each frame: index ÷ rate on constant-rate files, as the reference; on variable-rate ones

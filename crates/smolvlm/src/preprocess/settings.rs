@@ -48,7 +48,23 @@ pub struct PixelSettings {
     pub normalisation: Normalisation,
 }
 
+/// What matters of the published `preprocessor_config.json` of SmolVLM2-256M and 500M.
+const PUBLISHED: &str = r#"{"do_image_splitting": true, "image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5],
+    "max_image_size": {"longest_edge": 512}, "resample": 1, "size": {"longest_edge": 2048},
+    "video_sampling": {"fps": 1, "max_frames": 64, "video_size": {"longest_edge": 512}}}"#;
+
 impl Settings {
+    /// The settings of the published 256M and 500M models, whose tiles have 512 pixels a side.
+    ///
+    /// # Errors
+    /// Never; the text of these settings is part of this program.
+    pub fn published() -> Result<Self> {
+        let parse = |text: &str| serde_json::from_str(text).map_err(|error| Error::internal(error.to_string()));
+        let processor: Value = parse(r#"{"image_seq_len": 64}"#)?;
+        let preprocessor: Value = parse(PUBLISHED)?;
+        Self::from_files(Some(&processor), Some(&preprocessor), None)
+    }
+
     /// Settings from the parsed files of a checkpoint, each where present, looked up as the reference does.
     ///
     /// Image settings: `processor_config.json["image_processor"]`, else `preprocessor_config.json`. Video settings:

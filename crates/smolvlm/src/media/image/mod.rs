@@ -8,6 +8,7 @@ mod gif;
 mod jpeg;
 mod orientation;
 mod raster;
+mod write;
 
 use std::sync::Arc;
 
@@ -17,6 +18,8 @@ use orientation::Orientation;
 use super::Image;
 use super::source::{DecodedImage, MediaLimits, MediaSource};
 use crate::{Compat, Error, Result};
+
+pub use write::write_png;
 
 /// Whose conversions a release of the reference uses for encoded files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
