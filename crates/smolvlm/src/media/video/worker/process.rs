@@ -1,6 +1,6 @@
 //! The side that asks, with the decoder in a child process.
 
-use std::io::{BufWriter, Read, Write};
+use std::io::{BufWriter, ErrorKind, Read, Write};
 use std::process::{Child, ChildStderr, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex};
@@ -81,9 +81,13 @@ impl Drop for KillOnDrop {
 
 fn send(input: Option<&mut BufWriter<ChildStdin>>, request: &super::Request) -> Result<()> {
     let Some(input) = input else { return Err(Error::internal("the worker has no standard input")) };
-    // A worker that is gone says why on its other streams.
-    let _ = wire::write_request(input, request).and_then(|()| input.flush());
-    Ok(())
+    match wire::write_request(input, request).and_then(|()| input.flush()) {
+        Err(error) if error.kind() == ErrorKind::InvalidData => {
+            Err(Error::input(format!("cannot be handed to the process that decodes videos: {error}")))
+        }
+        // A worker that is gone says why on its other streams.
+        _ => Ok(()),
+    }
 }
 
 /// How the child ended and what it said last.
