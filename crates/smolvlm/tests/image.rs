@@ -44,7 +44,7 @@ fn decoded(width: usize, height: usize, channels: usize, data: Vec<u8>) -> Media
 #[test]
 fn pixels_equal_the_references_in_every_format() {
     let expected = expected();
-    assert!(expected.len() >= 50);
+    assert!(expected.len() >= 100);
     for (name, rules, width, height, hash) in expected {
         for compat in match rules.as_str() {
             "torch" => [Compat::Newest, Compat::Hf523],
@@ -93,6 +93,11 @@ fn unknown_formats_are_named() {
         (&b"\0\0\0\x20ftypavif"[..], "AVIF"),
         (b"\0\0\0\x20ftypheic", "HEIC"),
         (b"\0\0\0\x20ftypisom", "video"),
+        (b"\0\0\0\x18ftypmif1", "HEIF"),
+        (b"\xFF\x0A\0\0", "JPEG XL"),
+        (b"\xFF\x4F\xFF\x51", "JPEG 2000"),
+        (b"II\x2B\0\x08\0\0\0", "BigTIFF"),
+        (b"%PDF-1.7", "PDF"),
         (b"<!DOCTYPE html>", "HTML"),
         (b"x", "not a picture"),
     ] {
@@ -121,6 +126,43 @@ fn a_header_that_promises_more_than_the_file_holds_allocates_nothing() {
     let limits = MediaLimits { pixels: u64::MAX, ..MediaLimits::default() };
     let error = ImageFile::open(&bytes(data), &limits, Compat::Newest).unwrap().decode().unwrap_err();
     assert!(error.to_string().contains("cannot hold a picture of 65280x65280"), "{error}");
+}
+
+/// A copy of a fixture whose size fields, of the same bytes each, are replaced.
+fn resized(name: &str, at: usize, field: &[u8]) -> Vec<u8> {
+    let mut data = std::fs::read(fixture(name)).unwrap();
+    data[at..at + field.len()].copy_from_slice(field);
+    if name.ends_with(".png") {
+        let sum = data[12..29].iter().fold(u32::MAX, |crc, &byte| {
+            (0..8).fold(crc ^ u32::from(byte), |crc, _| (crc >> 1) ^ (0xEDB8_8320 & (crc & 1).wrapping_neg()))
+        });
+        data[29..33].copy_from_slice(&(!sum).to_be_bytes());
+    }
+    data
+}
+
+#[test]
+fn the_largest_sizes_that_headers_can_say_are_refused_at_once() {
+    for (name, at, field) in [
+        ("rgba.png", 16, &b"\0\0\xFF\xFF\0\0\xFF\xFF"[..]),
+        ("animated.gif", 6, b"\xFF\xFF\xFF\xFF"),
+        ("rgb.bmp", 18, b"\xFF\xFF\0\0\xFF\xFF\0\0"),
+    ] {
+        let data = resized(name, at, field);
+        let error = ImageFile::open(&bytes(data), &MediaLimits::default(), Compat::Newest).unwrap_err().to_string();
+        assert!(error.contains("pixels") || error.contains("imits"), "{name}: {error}");
+    }
+}
+
+#[test]
+fn a_png_or_bmp_too_short_for_its_size_gets_no_memory() {
+    for (name, at, field) in
+        [("rgba.png", 16, &b"\0\0\x36\xB0\0\0\x36\xB0"[..]), ("rgb.bmp", 18, b"\xB0\x36\0\0\xB0\x36\0\0")]
+    {
+        let file = ImageFile::open(&bytes(resized(name, at, field)), &MediaLimits::default(), Compat::Newest).unwrap();
+        let error = file.decode().unwrap_err().to_string();
+        assert!(error.contains("cannot hold a picture of 14000x14000"), "{name}: {error}");
+    }
 }
 
 #[test]

@@ -2,12 +2,14 @@
 //!
 //! What the reference does differs by release and format ([`Compat`]); the rules for each step stand beside it.
 
+mod bmp;
 mod convert;
 mod format;
 mod gif;
 mod jpeg;
 mod orientation;
 mod raster;
+mod tiff;
 mod write;
 
 use std::sync::Arc;

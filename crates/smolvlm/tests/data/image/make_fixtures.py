@@ -100,6 +100,67 @@ def others():
     save("orientation-5.webp", Image.fromarray(picture(13, 9)), "WEBP", exif=exif, lossless=True)
 
 
+def packed(depth, width, height):
+    """Rows of random samples of `depth` bits, most significant first."""
+    samples = np.random.default_rng(depth).integers(0, 1 << depth, (height, width, 1))
+    return np.packbits((samples >> np.arange(depth)[::-1] & 1).reshape(height, -1).astype(np.uint8), axis=1)
+
+
+def png_palette(name, depth, transparency=b""):
+    colours = np.random.default_rng(9).integers(0, 256, 3 << depth).astype(np.uint8).tobytes()
+    rows = b"".join(b"\0" + row.tobytes() for row in packed(depth, 13, 7))
+    header = struct.pack(">IIBBBBB", 13, 7, depth, 3, 0, 0, 0)
+    parts = [(b"IHDR", header), (b"PLTE", colours), (b"tRNS", transparency), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    chunks = (struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in parts if d or k == b"IEND")
+    FILES[name] = b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+def bmp16(name, masks):
+    rows = np.random.default_rng(3).integers(0, 256, 28 * 7).astype(np.uint8).tobytes()
+    fields = struct.pack("<IiiHHIIiiII", 40, 13, 7, 1, 16, 3 if masks else 0, len(rows), 2835, 2835, 0, 0)
+    body = fields + b"".join(struct.pack("<I", mask) for mask in masks)
+    FILES[name] = b"BM" + struct.pack("<IHHI", 14 + len(body) + len(rows), 0, 0, 14 + len(body)) + body + rows
+
+
+def kinds():
+    """What is rarer: few bits, inks, palettes, animations, one pixel across."""
+    rgb, rgba = Image.fromarray(picture(23, 17)), np.concatenate([picture(23, 17), alpha(23, 17)], -1)
+    inks = Image.fromarray(rgba, "CMYK")
+    exif = Image.Exif()
+    exif[0x112] = 6
+    png_palette("palette-1.png", 1)
+    png_palette("palette-2-transparent.png", 2, bytes([0, 100]))
+    png_palette("palette-4.png", 4)
+    grey = np.random.default_rng(2).integers(0, 65536, (7, 9, 1))
+    png16("grey16-transparent.png", grey, 0)
+    cut = FILES["grey16-transparent.png"].index(b"IDAT") - 4
+    key = b"tRNS" + struct.pack(">H", int(grey[0, 0, 0]))
+    whole = FILES["grey16-transparent.png"]
+    FILES["grey16-transparent.png"] = whole[:cut] + struct.pack(">I", 2) + key + struct.pack(">I", zlib.crc32(key)) + whole[cut:]
+    png16("rgba16.png", np.random.default_rng(4).integers(0, 65536, (7, 9, 4)), 6)
+    save("orientation-6.png", rgb, "PNG", exif=exif)
+    more = dict(save_all=True, duration=100, append_images=[Image.fromarray(picture(23, 17, seed)) for seed in (1, 2)])
+    save("animated.png", rgb, "PNG", **more)
+    save("animated-apart.png", rgb, "PNG", default_image=True, **more)
+    save("animated.webp", rgb, "WEBP", quality=50, **more)
+    save("animated-orientation-6.webp", rgb, "WEBP", exif=exif, lossless=True, **more)
+    save("animated.gif", rgb, "GIF", **more)
+    bmp16("555.bmp", [])
+    bmp16("565.bmp", [0xF800, 0x7E0, 0x1F])
+    save("grey.bmp", rgb.convert("L"), "BMP")
+    save("inks.tiff", inks, "TIFF", compression="tiff_lzw")
+    save("palette.tiff", rgb.quantize(32), "TIFF", compression="packbits")
+    save("black-and-white.tiff", rgb.convert("1"), "TIFF", compression="group4")
+    save("cmyk-420.jpg", inks, "JPEG", subsampling=2)
+    # Adobe's marker with its last byte, the transform, changed from "none" to YCCK.
+    whole = FILES["cmyk-420.jpg"]
+    at = whole.index(b"Adobe") + 11
+    FILES["ycck-420.jpg"] = whole[:at] + b"\2" + whole[at + 1 :]
+    save("one-pixel.jpg", rgb.crop((0, 0, 1, 1)), "JPEG")
+    save("one-column.jpg", rgb.crop((0, 0, 1, 17)), "JPEG", progressive=True)
+    save("one-row.webp", rgb.crop((0, 0, 23, 1)), "WEBP")
+
+
 def fnv(data):
     value = 0xCBF29CE484222325
     for byte in data:
@@ -111,7 +172,9 @@ def expected(data):
     with Image.open(io.BytesIO(data)) as image:
         pillow = np.array(ImageOps.exif_transpose(image).convert("RGB"))
     try:
-        torch = decode_image(data, mode="RGB").numpy().transpose(1, 2, 0)
+        torch = decode_image(data, mode="RGB").numpy()
+        # Every frame of an animation; the reference takes the first.
+        torch = (torch[0] if torch.ndim == 4 else torch).transpose(1, 2, 0)
     except ValueError:  # BMP and TIFF: Pillow's pixels stand in
         torch = pillow
     return {"torch": torch, "pillow": pillow}
@@ -119,6 +182,7 @@ def expected(data):
 
 jpegs()
 others()
+kinds()
 lines = []
 for name, data in FILES.items():
     (HERE / name).write_bytes(data)

@@ -57,7 +57,7 @@ fn ycc_to_rgb(y: u8, cb: u8, cr: u8) -> [u8; 3] {
 
 /// An inverted ink under inverted black: `cmyk_to_rgb` of torchcodec's `DecodeJpeg.cpp` (the same as Pillow's).
 #[inline]
-fn under_black(ink: u8, black: u8) -> u8 {
+pub(in super::super) fn under_black(ink: u8, black: u8) -> u8 {
     let (ink, black) = (i32::from(255 - ink), i32::from(black));
     let product = black * ink + 128;
     (black - ((product + (product >> 8)) >> 8)).max(0) as u8

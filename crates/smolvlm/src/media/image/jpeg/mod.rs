@@ -18,6 +18,7 @@ mod upsample;
 
 use block::Block;
 use color::ColorSpace;
+pub(super) use color::under_black;
 use frame::{BLOCK, Frame};
 use header::{Header, ScanHeader};
 use scan::Target;
