@@ -103,6 +103,21 @@ fn facts_times_and_pixels_equal_torchcodecs() {
 }
 
 #[test]
+fn a_cut_off_matroska_file_is_read_up_to_its_last_whole_frame() {
+    let data = clip("b_frames.mkv");
+    let whole = open("b_frames.mkv", data.clone()).unwrap().facts().frame_count;
+    let mut before = whole;
+    for cut in (data.len() * 4 / 5..data.len()).rev().step_by(37) {
+        let mut video = open("b_frames.mkv", data[..cut].to_vec()).unwrap();
+        let frames = video.facts().frame_count;
+        assert!(frames <= before, "{frames} frames of {cut} bytes, {before} of more");
+        assert_eq!(read(&mut *video, &(0..frames).collect::<Vec<_>>()).unwrap().len(), frames, "{cut} bytes");
+        before = frames;
+    }
+    assert!(before < whole, "{before}");
+}
+
+#[test]
 fn av1_is_not_decoded_in_this_process() {
     let error = open("av1.mp4", clip("av1.mp4")).err().unwrap().to_string();
     assert!(error.contains("AV1") && error.contains("VideoOptions::worker"), "{error}");

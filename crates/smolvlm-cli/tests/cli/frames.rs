@@ -38,14 +38,14 @@ fn the_list_is_of_the_frames_that_run_takes() {
     let case = Case::read("video_short");
     let expected = indices_of(&case);
     let model = checkpoint();
-    let json = smolvlm(&["frames", &clip(), "--model", &model, "--json"]).json();
+    let json = smolvlm(["frames", &clip(), "--model", &model, "--json"]).json();
     let indices: Vec<u64> = json["frames"].as_array().unwrap().iter().map(|f| f["index"].as_u64().unwrap()).collect();
     assert_eq!(indices, expected);
     assert_eq!(
         (json["codec"].as_str(), json["width"].as_u64(), json["frame_count"].as_u64()),
         (Some("h264"), Some(64), Some(50))
     );
-    let table = smolvlm(&["frames", &clip(), "--model", &model]).stdout();
+    let table = smolvlm(["frames", &clip(), "--model", &model]).stdout();
     assert!(table.contains("h264 in mp4, 64×48") && table.contains(&format!("{} seen", expected.len())), "{table}");
 }
 
@@ -55,7 +55,7 @@ fn the_sheet_holds_every_frame_with_a_label() {
     let sheet = folder.path().join("sheet.png");
     let path = sheet.display().to_string();
     let arguments = ["frames", &clip(), "--max-frames", "3", "--columns", "2", "--frame-width", "64", "--out", &path];
-    smolvlm(&arguments).stdout();
+    smolvlm(arguments).stdout();
     let image = read(&sheet);
     // Two columns of 64 with gaps of 8; three lines of header, two rows of 48 with a line of text each.
     assert_eq!((image.width, image.height), (8 + 2 * 72, 8 + 3 * 18 + 8 + 2 * (48 + 18 + 8)));
@@ -70,7 +70,7 @@ fn each_frame_is_written_as_it_enters_the_tower() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("frames").display().to_string();
     let model = checkpoint();
-    smolvlm(&["frames", &clip(), "--model", &model, "--each", &path, "--quiet"]).stdout();
+    smolvlm(["frames", &clip(), "--model", &model, "--each", &path, "--quiet"]).stdout();
     let mut files: Vec<PathBuf> = std::fs::read_dir(&path).unwrap().map(|file| file.unwrap().path()).collect();
     files.sort();
     let case = Case::read("video_short");
@@ -93,16 +93,16 @@ fn a_turned_video_is_shown_upright_unless_asked_otherwise() {
 #[test]
 fn an_animated_picture_and_a_folder_are_videos_too() {
     let gif = Path::new(env!("CARGO_MANIFEST_DIR")).join("../smolvlm/tests/data/video/animated.gif");
-    let json = smolvlm(&["frames", &gif.display().to_string(), "--json"]).json();
+    let json = smolvlm(["frames", &gif.display().to_string(), "--json"]).json();
     assert_eq!((json["codec"].as_str(), json["frame_count"].as_u64()), (Some("gif"), Some(6)));
 }
 
 #[test]
 fn what_cannot_be_shown_is_named() {
-    smolvlm(&["frames", "missing.mp4"]).fails(3, &["missing.mp4"]);
-    smolvlm(&["frames", &clip(), "--max-pixels", "100"]).fails(3, &["64×48", "100"]);
-    smolvlm(&["frames", &clip(), "--out", "no/such/folder/sheet.png"]).fails(3, &["no/such/folder/sheet.png"]);
-    smolvlm(&["frames", &clip(), "--fps", "0"]).fails(2, &["frames per second"]);
+    smolvlm(["frames", "missing.mp4"]).fails(3, &["missing.mp4"]);
+    smolvlm(["frames", &clip(), "--max-pixels", "100"]).fails(3, &["64×48", "100"]);
+    smolvlm(["frames", &clip(), "--out", "no/such/folder/sheet.png"]).fails(3, &["no/such/folder/sheet.png"]);
+    smolvlm(["frames", &clip(), "--fps", "0"]).fails(2, &["frames per second"]);
     let picture = inputs().join("square_48.png").display().to_string();
-    smolvlm(&["frames", &picture]).fails(3, &["is not a video"]);
+    smolvlm(["frames", &picture]).fails(3, &["is not a video"]);
 }

@@ -124,9 +124,9 @@ unsafe fn four_rows(rgb: &[u8], row: usize, pairs: &Pairs, taps: &Taps<i16>, out
             _mm256_extract_epi32::<1>(bytes),
             _mm256_extract_epi32::<5>(bytes),
         ];
-        for line in 0..ROWS {
+        for (line, pixel) in pixels.into_iter().enumerate() {
             let at = line * out_row + index * 3;
-            out[at..at + 3].copy_from_slice(&pixels[line].to_le_bytes()[..3]);
+            out[at..at + 3].copy_from_slice(&pixel.to_le_bytes()[..3]);
         }
     }
 }

@@ -81,6 +81,9 @@ pub(super) struct EmbeddedVideo {
 
 impl EmbeddedVideo {
     pub(super) fn open(name: &str, mut stream: EncodedStream, limits: &MediaLimits) -> Result<Self> {
+        if stream.packets.is_empty() {
+            return Err(Error::input("the video stream holds no frames"));
+        }
         let mut decoder = open_decoder(&stream.header, limits)?;
         let (width, height) = try_first(&stream, decoder.as_mut())?;
         hide_skipped(&mut stream, decoder.as_ref())?;

@@ -99,7 +99,7 @@ impl<'a> Cluster<'a> {
         packets: &mut Vec<Packet>,
     ) -> Result<()> {
         let Some(header) = block_header(scanner.peek(block.payload)?) else { return Ok(()) };
-        if header.track != self.track.number || !block.has_size {
+        if header.track != self.track.number || !block.has_size || block.is_cut {
             return Ok(());
         }
         let start = block.payload + header.len;

@@ -15,6 +15,8 @@ pub(super) struct Element {
     pub(super) payload: u64,
     pub(super) end: u64,
     pub(super) has_size: bool,
+    /// Whether it says that it goes on behind `end`.
+    pub(super) is_cut: bool,
 }
 
 /// Goes through the elements of a file from one place on.
@@ -43,7 +45,13 @@ impl<'a> Scanner<'a> {
         let Some((size, size_len)) = head.get(id_len..).and_then(number) else { return Ok(None) };
         let payload = at + (id_len + size_len) as u64;
         let ends = size.and_then(|size| payload.checked_add(size)).unwrap_or(end);
-        Ok(Some(Element { id, payload: payload.min(end), end: ends.min(end), has_size: size.is_some() }))
+        Ok(Some(Element {
+            id,
+            payload: payload.min(end),
+            end: ends.min(end),
+            has_size: size.is_some(),
+            is_cut: ends > end,
+        }))
     }
 
     /// The first bytes at a place, fewer at the end of the file.

@@ -99,7 +99,7 @@ pub(super) fn write_message(out: &mut impl Write, message: &Message) -> Result<(
             let Frame { index, time, image } = frame;
             let sizes = (image.width as u64) << 32 | image.height as u64;
             let header = numbers([*index as u64, time.to_bits(), sizes]);
-            out.write_all(&[b'I'])?;
+            out.write_all(b"I")?;
             out.write_all(&((header.len() + image.rgb.len()) as u64).to_le_bytes())?;
             out.write_all(&header)?;
             out.write_all(&image.rgb)
