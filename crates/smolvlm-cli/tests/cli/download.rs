@@ -32,6 +32,23 @@ fn a_model_is_fetched_into_the_standard_cache_and_runs_offline_from_there() {
     assert_eq!(run.stdout(), Case::read("text_short").printed());
 }
 
+/// Where the Python client is installed (`SMOLVLM_REFERENCE_PYTHON` names the interpreter), it finds what we fetched.
+#[test]
+fn the_python_client_finds_the_same_files_in_the_cache() {
+    let Ok(python) = std::env::var("SMOLVLM_REFERENCE_PYTHON") else { return };
+    let (hub, home) = (Hub::serve(Path::new(&checkpoint())), home());
+    let folder = online(&["download", "owner/model"], &hub, home.path()).stdout();
+    let script = "import sys; from huggingface_hub import hf_hub_download as find\n\
+                  print(*[find('owner/model', name, local_files_only=True) for name in sys.argv[1:]], sep='\\n')";
+    let names = ["config.json", "model.safetensors", "tokenizer.json", "chat_template.json"];
+    let mut command = std::process::Command::new(python);
+    command.arg("-c").arg(script).args(names).env("HF_HOME", home.path()).env("HF_HUB_OFFLINE", "1");
+    let output = command.env_remove("HF_HUB_CACHE").output().expect("the interpreter runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let expected: Vec<String> = names.iter().map(|name| format!("{}/{name}", folder.trim_end())).collect();
+    assert_eq!(String::from_utf8_lossy(&output.stdout).lines().collect::<Vec<_>>(), expected);
+}
+
 #[test]
 fn run_fetches_a_model_that_is_not_there_yet() {
     let (hub, home) = (Hub::serve(Path::new(&checkpoint())), home());
