@@ -1,13 +1,12 @@
-//! Fetching a model through the hub crate, and what that crate leaves to its callers: a limit on silence, a size check,
-//! taking up broken transfers, and names that stay inside the cache.
+//! Fetching a model: the hub crate's listing and cache layout, our own transfers, a limit on silence, and names that stay
+//! inside the cache.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread;
 
-use hf_hub::api::Progress;
-use hf_hub::api::sync::{Api, ApiBuilder, ApiError, ApiRepo, Metadata};
+use hf_hub::api::sync::{Api, ApiBuilder, ApiError, ApiRepo};
 use hf_hub::{Cache, CacheRepo, Repo, RepoType};
 
 use super::DownloadProgress;
@@ -15,6 +14,7 @@ use super::cache::{Copies, OPTIONAL, REQUIRED};
 use super::faults::{self, Fault};
 use super::model_id::{ModelId, is_commit};
 use super::options::HubOptions;
+use super::transfer::{RemoteFile, Transfer};
 use crate::checkpoint::files;
 use crate::checkpoint::shards::{INDEX, SINGLE, parse_index};
 use crate::{Error, Result};
@@ -30,7 +30,13 @@ pub(super) fn fetch(
 ) -> Result<PathBuf> {
     let (events, received) = mpsc::channel();
     let api = client(options).map_err(|error| faults::explain(error, &model.id, options, model).error)?;
-    let task = Fetch { options: options.clone(), model: model.clone(), api, events };
+    let task = Fetch {
+        options: options.clone(),
+        model: model.clone(),
+        api,
+        transfer: Transfer::new(options.token.clone()),
+        events,
+    };
     let worker = thread::spawn(move || task.run());
     loop {
         match received.recv_timeout(options.stall) {
@@ -70,6 +76,7 @@ struct Fetch {
     options: HubOptions,
     model: ModelId,
     api: Api,
+    transfer: Transfer,
     events: Sender<Event>,
 }
 
@@ -83,7 +90,7 @@ struct Commit {
 /// A file to fetch.
 struct Wanted {
     file: String,
-    metadata: Metadata,
+    metadata: RemoteFile,
 }
 
 impl Fetch {
@@ -146,10 +153,10 @@ impl Fetch {
                 wanted.push(Wanted { file, metadata });
             }
         }
-        let all_size = wanted.iter().map(|wanted| wanted.metadata.size() as u64).sum();
+        let all_size = wanted.iter().map(|wanted| wanted.metadata.size).sum();
         let mut all_received = 0;
         for wanted in &wanted {
-            let size = wanted.metadata.size() as u64;
+            let size = wanted.metadata.size;
             let start = DownloadProgress { file: wanted.file.clone(), received: 0, size, all_received, all_size };
             self.fetch_file(commit, wanted, &start)?;
             all_received += size;
@@ -157,14 +164,13 @@ impl Fetch {
         Ok(())
     }
 
-    /// Size and identity of `file`. The hub crate makes file names of what the headers say, so they are checked here.
-    fn metadata(&self, commit: &Commit, file: &str) -> Result<Metadata> {
-        let metadata = self.persist(file, || self.api.metadata(&commit.remote.url(file)))?;
-        let etag = metadata.etag();
-        let etag = etag.strip_prefix("W/").unwrap_or(etag);
+    /// Size and identity of `file`. File names are made of what the headers say, so they are checked first.
+    fn metadata(&self, commit: &Commit, file: &str) -> Result<RemoteFile> {
+        let metadata = self.persist(file, || self.transfer.metadata(&commit.remote.url(file)))?;
+        let etag = metadata.etag.strip_prefix("W/").unwrap_or(&metadata.etag);
         let named =
             (1..=128).contains(&etag.len()) && etag.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
-        if !named || !is_commit(metadata.commit_hash()) || !commit.snapshot.ends_with(metadata.commit_hash()) {
+        if !named || !is_commit(&metadata.commit) || !commit.snapshot.ends_with(&metadata.commit) {
             return Err(self.foreign("an unusable etag, or another commit"));
         }
         Ok(metadata)
@@ -172,32 +178,23 @@ impl Fetch {
 
     fn fetch_file(&self, commit: &Commit, wanted: &Wanted, start: &DownloadProgress) -> Result<()> {
         let size = start.size;
-        let blob = commit.cached.blob_path(wanted.metadata.etag());
+        let blob = commit.cached.blob_path(&wanted.metadata.etag);
         let pointer = commit.snapshot.join(&wanted.file);
         // The same bytes under another commit need not be fetched again.
         if length(&blob) == Some(size) && link(&blob, &pointer).is_ok() {
             return Ok(());
         }
+        let url = commit.remote.url(&wanted.file);
         self.persist(&wanted.file, || {
-            // Asking for what follows the last byte would be refused for ever.
-            let part = blob.with_extension("part");
-            if length(&part).is_some_and(|part| part >= size) {
-                std::fs::remove_file(&part)?;
-            }
-            if pointer.is_symlink() {
-                std::fs::remove_file(&pointer)?;
-            }
-            let reporter = Reporter { events: self.events.clone(), before: start.all_received, step: start.clone() };
-            commit.remote.download_with_progress(&wanted.file, reporter)?;
-            let found = length(&blob);
-            if found == Some(size) {
-                return Ok(());
-            }
-            // A server that ignores `Range` sends the whole file after the part.
-            let _ = (std::fs::remove_file(&pointer), std::fs::remove_file(&blob));
-            let message = format!("expected {size} bytes, got {}", found.unwrap_or(0));
-            Err(ApiError::IoError(std::io::Error::new(std::io::ErrorKind::InvalidData, message)))
-        })
+            self.transfer.download(&url, &wanted.metadata, &blob, &mut |received| {
+                let all_received = start.all_received + received;
+                let step = DownloadProgress { received, all_received, ..start.clone() };
+                // Nobody listens any more when the caller has given up.
+                let _ = self.events.send(Event::Progress(step));
+            })
+        })?;
+        let linked = link(&blob, &pointer);
+        linked.map_err(|error| self.explain(ApiError::IoError(error), &wanted.file).error)
     }
 
     /// Repeats `request` while its failures are of the passing kind.
@@ -250,27 +247,4 @@ fn link(blob: &Path, pointer: &Path) -> std::io::Result<()> {
     {
         std::fs::copy(blob, pointer).map(|_| ())
     }
-}
-
-/// Passes on what the hub crate reports.
-struct Reporter {
-    events: Sender<Event>,
-    /// Bytes of the files before this one.
-    before: u64,
-    step: DownloadProgress,
-}
-
-impl Progress for Reporter {
-    fn init(&mut self, _size: usize, _filename: &str) {
-        self.step.received = 0;
-    }
-
-    fn update(&mut self, size: usize) {
-        self.step.received += size as u64;
-        self.step.all_received = self.before + self.step.received;
-        // Nobody listens any more when the caller has given up.
-        let _ = self.events.send(Event::Progress(self.step.clone()));
-    }
-
-    fn finish(&mut self) {}
 }

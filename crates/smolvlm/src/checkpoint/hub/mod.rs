@@ -7,6 +7,7 @@ mod model_id;
 mod options;
 #[cfg(test)]
 mod tests;
+mod transfer;
 
 use std::path::{Path, PathBuf};
 
