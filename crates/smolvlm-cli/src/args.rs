@@ -194,11 +194,11 @@ pub(crate) struct FramesArgs {
     #[arg(long, value_name = "FOLDER")]
     pub(crate) each: Option<PathBuf>,
     /// Frames side by side on the sheet.
-    #[arg(long, default_value_t = 8, value_name = "N")]
-    pub(crate) columns: usize,
+    #[arg(long, default_value_t = 8, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub(crate) columns: u16,
     /// Pixels across of a frame on the sheet.
-    #[arg(long, default_value_t = 200, value_name = "PIXELS")]
-    pub(crate) frame_width: usize,
+    #[arg(long, default_value_t = 200, value_name = "PIXELS", value_parser = clap::value_parser!(u16).range(16..=4096))]
+    pub(crate) frame_width: u16,
     /// Which release of the reference to agree with.
     #[arg(long, value_name = "RELEASE")]
     pub(crate) compat: Option<CompatArg>,

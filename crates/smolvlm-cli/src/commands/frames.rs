@@ -19,6 +19,8 @@ use crate::{json, plan};
 
 /// The widest sheet that is made, in pixels.
 const MAX_SHEET_WIDTH: usize = 16_384;
+/// The largest, in pixels: 192 MB while it is drawn.
+const MAX_SHEET_PIXELS: u64 = 64_000_000;
 
 pub(crate) fn frames(args: &FramesArgs) -> Result<()> {
     let console = Console::new(args.quiet, false);
@@ -50,7 +52,7 @@ fn settings(args: &FramesArgs, console: &Console) -> Result<Settings> {
         return processor_settings(path);
     }
     let mut download = console.download();
-    let folder = hub::resolve(model, &mut |progress| download.update(&progress))?;
+    let folder = hub::resolve_processor(model, &mut |progress| download.update(&progress))?;
     download.finish();
     processor_settings(&folder)
 }
@@ -60,9 +62,10 @@ fn draw(args: &FramesArgs, view: &mut VideoView, console: &Console) -> Result<()
     let facts = view.facts().clone();
     let labels: Vec<String> =
         view.indices().iter().zip(view.times()).map(|(index, &time)| format!("#{index} {}", clock(time))).collect();
-    let width = args.frame_width.clamp(16, 4096);
-    let columns = args.columns.clamp(1, MAX_SHEET_WIDTH / width);
+    let width = usize::from(args.frame_width);
+    let columns = usize::from(args.columns).clamp(1, (MAX_SHEET_WIDTH / width).max(1));
     let height = (width * facts.height).div_ceil(facts.width.max(1)).clamp(1, 4 * width);
+    check_sheet(labels.len(), columns, (width, height))?;
     let mut sheet = Sheet::new(&headline(view), labels.len(), columns, (width, height));
     let resampler = Resampler { filter: Filter::Bicubic, arithmetic: Arithmetic::Torch };
     let bar = console.bar(labels.len() as u64, "reading  {wide_bar:.cyan/dim} {pos}/{len} frames {eta:>4}");
@@ -79,6 +82,19 @@ fn draw(args: &FramesArgs, view: &mut VideoView, console: &Console) -> Result<()
     })?;
     bar.finish_and_clear();
     args.out.as_ref().map_or(Ok(()), |out| write_png(&sheet.into_image(), out))
+}
+
+/// Refuses a sheet of more pixels than anyone would look at.
+fn check_sheet(count: usize, columns: usize, cell: (usize, usize)) -> Result<()> {
+    let pixels = count.div_ceil(columns) as u64 * columns as u64 * cell.0 as u64 * cell.1 as u64;
+    if pixels <= MAX_SHEET_PIXELS {
+        return Ok(());
+    }
+    Err(Error::usage(format!(
+        "a sheet of {count} frames of {}×{} pixels would have over {MAX_SHEET_PIXELS} pixels: lower --frame-width or \
+         --max-frames",
+        cell.0, cell.1
+    )))
 }
 
 /// Name and facts, a line each.

@@ -50,6 +50,17 @@ fn the_python_client_finds_the_same_files_in_the_cache() {
 }
 
 #[test]
+fn frames_of_a_model_on_the_hub_need_no_weights_and_a_later_download_brings_them() {
+    let (hub, home) = (Hub::serve(Path::new(&checkpoint())), home());
+    let clip = crate::common::input("short_64x48_10fps_5s.mp4");
+    online(&["frames", &clip, "--model", "owner/model"], &hub, home.path()).run().succeeded();
+    let weights = |request: &&String| request.contains(".safetensors");
+    assert_eq!(hub.requests().iter().find(weights), None);
+    let folder = online(&["download", "owner/model"], &hub, home.path()).stdout();
+    assert!(Path::new(folder.trim_end()).join("model.safetensors").exists());
+}
+
+#[test]
 fn run_fetches_a_model_that_is_not_there_yet() {
     let (hub, home) = (Hub::serve(Path::new(&checkpoint())), home());
     let run = online(&["run", "--model", "owner/model", "--dtype", "f32", "Hi"], &hub, home.path());

@@ -102,6 +102,9 @@ fn what_cannot_be_shown_is_named() {
     smolvlm(["frames", "missing.mp4"]).fails(3, &["missing.mp4"]);
     smolvlm(["frames", &clip(), "--max-pixels", "100"]).fails(3, &["64×48", "100"]);
     smolvlm(["frames", &clip(), "--out", "no/such/folder/sheet.png"]).fails(3, &["no/such/folder/sheet.png"]);
+    smolvlm(["frames", &clip(), "--columns", "0"]).fails(2, &["--columns"]);
+    let many = ["frames", &clip(), "--fps", "10", "--frame-width", "4096", "--out", "never.png"];
+    smolvlm(many).fails(2, &["--frame-width", "64000000 pixels"]);
     smolvlm(["frames", &clip(), "--fps", "0"]).fails(2, &["frames per second"]);
     let picture = inputs().join("square_48.png").display().to_string();
     smolvlm(["frames", &picture]).fails(3, &["is not a video"]);

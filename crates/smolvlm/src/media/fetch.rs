@@ -8,7 +8,7 @@ use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use ureq::Agent;
 use ureq::unversioned::transport::DefaultConnector;
-use url::Url;
+use url::{Host, Url};
 
 use super::address::{NotPublic, PublicOnly};
 use super::source::{MediaLimits, Opened, too_large};
@@ -91,7 +91,7 @@ fn percent_decode(text: &[u8]) -> Result<Vec<u8>> {
 fn download(url: &Url, limits: &MediaLimits) -> Result<Vec<u8>> {
     let deadline = Instant::now() + limits.timeout;
     let failed = |error: ureq::Error| Error::network(explain(&error, limits.timeout)).caused_by(error);
-    let response = client(limits).get(url.as_str()).call().map_err(failed)?;
+    let response = client(url, limits).get(url.as_str()).call().map_err(failed)?;
     if !response.status().is_success() {
         return Err(Error::network(format!("the server answers {}", response.status())));
     }
@@ -101,19 +101,32 @@ fn download(url: &Url, limits: &MediaLimits) -> Result<Vec<u8>> {
     read_body(response.into_body().as_reader(), deadline, limits)
 }
 
-fn client(limits: &MediaLimits) -> Agent {
+fn client(url: &Url, limits: &MediaLimits) -> Agent {
     let timeout = limits.timeout;
     let config = Agent::config_builder()
         .user_agent(concat!("smolvlm/", env!("CARGO_PKG_VERSION")))
         .timeout_connect(Some(CONNECT_TIMEOUT.min(timeout)))
         .timeout_global(Some(timeout))
         .max_redirects(MAX_REDIRECTS)
+        // What began encrypted stays so.
+        .https_only(url.scheme() == "https")
         .http_status_as_error(false);
     if limits.allow_private_addresses {
+        // This very machine is never behind a proxy, whatever the environment says.
+        let config = if is_loopback(url) { config.proxy(None) } else { config };
         return config.build().into();
     }
     // A proxy would resolve names by itself, and may well stand inside the network that must not be reached.
     Agent::with_parts(config.proxy(None).build(), DefaultConnector::default(), PublicOnly)
+}
+
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        Some(Host::Domain(name)) => name.eq_ignore_ascii_case("localhost"),
+        None => false,
+    }
 }
 
 /// Reads the body piecewise: the length it was promised proves nothing.
@@ -164,6 +177,10 @@ mod tests {
     use crate::ErrorKind;
     use std::io::Write;
     use std::net::{TcpListener, TcpStream};
+    use ureq::config::Config;
+    use ureq::http::Uri;
+    use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
+    use ureq::unversioned::transport::NextTimeout;
 
     fn read(url: &str, limits: &MediaLimits) -> Result<Vec<u8>> {
         MediaSource::Url(url.to_owned()).read(limits).map(|data| data.to_vec())
@@ -289,13 +306,41 @@ mod tests {
         assert_eq!(read(&format!("{base}/x"), &limits()).unwrap(), b"secret");
     }
 
-    /// The redirect's own server must be reached first, so it is the check of an address that is exercised here.
+    /// Takes one made-up name for a public one, and judges every other as [`PublicOnly`] does.
+    #[derive(Debug)]
+    struct OnePublicName(std::net::SocketAddr);
+
+    impl Resolver for OnePublicName {
+        fn resolve(
+            &self,
+            uri: &Uri,
+            config: &Config,
+            timeout: NextTimeout,
+        ) -> Result<ResolvedSocketAddrs, ureq::Error> {
+            if uri.host() != Some("public.test") {
+                return PublicOnly.resolve(uri, config, timeout);
+            }
+            let mut found = self.empty();
+            found.push(self.0);
+            Ok(found)
+        }
+    }
+
     #[test]
-    fn a_redirect_is_checked_as_the_first_address_is() {
-        let agent = client(&MediaLimits { allow_private_addresses: false, ..limits() });
-        for target in ["http://2130706433/", "http://[::ffff:7f00:1]/", "http://localhost/"] {
-            let error = agent.get(target).call().unwrap_err();
-            assert!(explain(&error, Duration::ZERO).contains("private network"), "{target}: {error}");
+    fn a_redirect_into_a_private_network_is_refused() {
+        let base = serve(|stream, path| match path.strip_prefix("/to/") {
+            Some(host) => respond(stream, "302 Found", &format!("Location: http://{host}/secret\r\n"), b""),
+            None => respond(stream, "200 OK", "", b"secret"),
+        });
+        let address: std::net::SocketAddr = base.strip_prefix("http://").unwrap().parse().unwrap();
+        let config = Agent::config_builder().proxy(None).http_status_as_error(false).build();
+        let agent = Agent::with_parts(config, DefaultConnector::default(), OnePublicName(address));
+        let port = address.port();
+        let get = |path: &str| agent.get(format!("http://public.test:{port}/{path}")).call();
+        assert_eq!(get("open").unwrap().into_body().read_to_string().unwrap(), "secret");
+        for host in ["127.0.0.1", "2130706433", "localhost", "[::ffff:127.0.0.1]"] {
+            let error = get(&format!("to/{host}:{port}")).unwrap_err();
+            assert!(explain(&error, Duration::ZERO).contains("private network"), "{host}: {error}");
         }
     }
 

@@ -95,7 +95,7 @@ impl MediaSource {
     pub fn name(&self) -> String {
         match self {
             Self::Path(path) => path.display().to_string(),
-            Self::Url(url) => url.chars().take(120).collect(),
+            Self::Url(url) => shown(url),
             Self::Bytes { name, .. } => name.clone(),
             Self::Decoded(_) => "decoded image".to_owned(),
         }
@@ -127,6 +127,23 @@ impl MediaSource {
             Opened::Bytes(data) => Ok(data),
         }
     }
+}
+
+/// A URL without what may be secret: user, password, and the query, which signs some.
+fn shown(url: &str) -> String {
+    let plain = match url::Url::parse(url) {
+        Ok(mut parsed) if matches!(parsed.scheme(), "http" | "https") => {
+            let hidden = parsed.set_username("").and_then(|()| parsed.set_password(None));
+            if parsed.query().is_some() {
+                parsed.set_query(Some("…"));
+            }
+            // Both fail only for URLs without a host, which none of these is.
+            if hidden.is_err() { "URL".to_owned() } else { parsed.to_string().replace("%E2%80%A6", "…") }
+        }
+        Err(_) if url.contains('@') => "a malformed URL".to_owned(),
+        _ => url.to_owned(),
+    };
+    plain.chars().take(120).collect()
 }
 
 /// A file of more bytes than the limit.
@@ -202,6 +219,14 @@ mod tests {
         assert!(error.to_string().contains("folder"), "{error}");
         std::fs::write(dir.path().join("fits"), "123").unwrap();
         assert_eq!(*MediaSource::Path(dir.path().join("fits")).read(&limits).unwrap(), *b"123");
+    }
+
+    #[test]
+    fn messages_do_not_tell_what_a_url_keeps_secret() {
+        let name = |url: &str| MediaSource::Url(url.to_owned()).name();
+        assert_eq!(name("https://me:pw@host/a.png?sig=secret"), "https://host/a.png?…");
+        assert_eq!(name("http://host:81/a%20b.png"), "http://host:81/a%20b.png");
+        assert_eq!(name("data:text/plain,x"), "data:text/plain,x");
     }
 
     #[test]

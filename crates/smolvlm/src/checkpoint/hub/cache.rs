@@ -91,6 +91,10 @@ pub(super) fn missing(snapshot: &Path) -> Vec<String> {
 /// Whether `snapshot` also has the small files that every published model comes with. A copy made by a program that
 /// wanted the weights only lacks them, and would silently run with other stop tokens and image sizes.
 pub(super) fn is_whole(snapshot: &Path) -> bool {
-    let has = |file: &str| snapshot.join(file).exists();
-    has("generation_config.json") && (has("preprocessor_config.json") || has("processor_config.json"))
+    snapshot.join("generation_config.json").exists() && has_processor(snapshot)
+}
+
+/// Whether `snapshot` says how pictures and videos become tiles.
+pub(super) fn has_processor(snapshot: &Path) -> bool {
+    ["preprocessor_config.json", "processor_config.json"].iter().any(|file| snapshot.join(file).exists())
 }

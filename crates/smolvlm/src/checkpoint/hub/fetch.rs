@@ -19,6 +19,15 @@ use crate::checkpoint::files;
 use crate::checkpoint::shards::{INDEX, SINGLE, parse_index};
 use crate::{Error, Result};
 
+/// How much of a model is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part {
+    /// Everything that running it needs.
+    Model,
+    /// All but the weights.
+    SmallFiles,
+}
+
 /// Brings the wanted revision up to date and gives its folder.
 ///
 /// The transfer runs on a thread of its own, because the hub crate's client has no time limit of its own: when nothing
@@ -26,6 +35,7 @@ use crate::{Error, Result};
 pub(super) fn fetch(
     options: &HubOptions,
     model: &ModelId,
+    part: Part,
     progress: &mut dyn FnMut(DownloadProgress),
 ) -> Result<PathBuf> {
     let (events, received) = mpsc::channel();
@@ -33,6 +43,7 @@ pub(super) fn fetch(
     let task = Fetch {
         options: options.clone(),
         model: model.clone(),
+        part,
         api,
         transfer: Transfer::new(options.token.clone()),
         events,
@@ -75,6 +86,7 @@ enum Event {
 struct Fetch {
     options: HubOptions,
     model: ModelId,
+    part: Part,
     api: Api,
     transfer: Transfer,
     events: Sender<Event>,
@@ -102,7 +114,7 @@ impl Fetch {
             cached: copies.repo(&hash),
             snapshot: copies.snapshot_of(&hash),
         };
-        if !offered.contains(SINGLE) && offered.contains(INDEX) {
+        if self.part == Part::Model && !offered.contains(SINGLE) && offered.contains(INDEX) {
             self.fetch_all(&commit, vec![INDEX.to_owned()])?;
         }
         let files = self.files(&offered, &commit.snapshot)?;
@@ -130,6 +142,9 @@ impl Fetch {
         let ModelId { id, revision } = &self.model;
         let mut files: Vec<String> = REQUIRED.iter().chain(OPTIONAL).map(|file| (*file).to_owned()).collect();
         files.retain(|file| offered.contains(file));
+        if self.part == Part::SmallFiles {
+            return Ok(files);
+        }
         if offered.contains(SINGLE) {
             files.push(SINGLE.to_owned());
         } else if let Some(index) = files::read_json(snapshot, INDEX)? {

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 pub use self::options::HubOptions;
 
 use self::cache::Copies;
+use self::fetch::Part;
 use self::model_id::ModelId;
 use crate::{Error, Result};
 
@@ -62,8 +63,28 @@ pub fn resolve_with(model: &str, options: &HubOptions, progress: &mut dyn FnMut(
         Some(snapshot) if options.offline || (!options.refresh && cache::is_whole(&snapshot)) => Ok(snapshot),
         None if options.offline => Err(faults::offline(&copies, options, &model)),
         // A copy that can be run is better than none.
-        Some(snapshot) if !options.refresh => Ok(fetch::fetch(options, &model, progress).unwrap_or(snapshot)),
-        _ => fetch::fetch(options, &model, progress),
+        Some(snapshot) if !options.refresh => {
+            Ok(fetch::fetch(options, &model, Part::Model, progress).unwrap_or(snapshot))
+        }
+        _ => fetch::fetch(options, &model, Part::Model, progress),
+    }
+}
+
+/// As [`resolve`], but content with the small files that say how pictures and videos become tiles: no weights are fetched.
+///
+/// # Errors
+/// Those of [`resolve`].
+pub fn resolve_processor(model: &str, progress: &mut dyn FnMut(DownloadProgress)) -> Result<PathBuf> {
+    if let Some(folder) = folder(model)? {
+        return Ok(folder);
+    }
+    let options = HubOptions::from_env()?;
+    let model = ModelId::parse(model)?;
+    let copies = Copies::new(&options, &model);
+    match copies.snapshot().filter(|snapshot| cache::has_processor(snapshot)) {
+        Some(snapshot) => Ok(snapshot),
+        None if options.offline => Err(faults::offline(&copies, &options, &model)),
+        None => fetch::fetch(&options, &model, Part::SmallFiles, progress),
     }
 }
 

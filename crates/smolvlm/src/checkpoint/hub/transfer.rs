@@ -59,7 +59,7 @@ impl Transfer {
         let size = ranged.or_else(linked).or_else(whole);
         Ok(RemoteFile {
             commit: header(&own, "x-repo-commit").unwrap_or_default(),
-            etag: etag.replace('"', ""),
+            etag: etag.trim_start_matches("W/").replace('"', ""),
             size: size.ok_or_else(|| invalid("the server does not say how large the file is"))?,
         })
     }
@@ -77,7 +77,7 @@ impl Transfer {
         }
         let lock = blob.with_extension("lock");
         let locked = File::create(&lock)?;
-        locked.try_lock().map_err(|_| ApiError::LockAcquisition(lock.clone()))?;
+        locked.try_lock().map_err(|_| ApiError::LockAcquisition(lock))?;
         let part = blob.with_extension("part");
         let mut out = OpenOptions::new().create(true).append(true).open(&part)?;
         let mut present = out.metadata()?.len();
@@ -87,9 +87,12 @@ impl Transfer {
             present = 0;
         }
         let last = self.get(url, &format!("bytes={present}-"))?.last;
+        let range = last.headers().get("content-range").and_then(|range| range.to_str().ok());
         if last.status() != 206 {
             out.set_len(0)?;
             present = 0;
+        } else if !range.is_none_or(|range| range.starts_with(&format!("bytes {present}-"))) {
+            return Err(invalid("the server sends another part of the file than was asked for"));
         }
         progress(present);
         let mut body = last.into_body().into_reader();
@@ -113,8 +116,6 @@ impl Transfer {
             return Err(error);
         }
         std::fs::rename(&part, blob)?;
-        // The lock goes with the file that holds it; other clients keep theirs elsewhere.
-        let _ = std::fs::remove_file(&lock);
         Ok(())
     }
 
