@@ -14,6 +14,19 @@ use super::{VideoSource, sniff, yuv};
 use crate::Result;
 use crate::media::source::{MediaLimits, Opened};
 
+/// Clips that are not read here, each for what its name says; `avc3` is broken, and refused by ffmpeg too.
+const REFUSED: [&str; 9] = [
+    "anim.gif",
+    "h264_444.mp4",
+    "h264_avc3.mp4",
+    "h264_in.ts",
+    "h264_lossless444pred.mp4",
+    "hevc_422_10.mp4",
+    "mjpeg.avi",
+    "mjpeg.mov",
+    "mpeg4.avi",
+];
+
 /// One frame as a tool or we see it: time, planes as raw bytes, RGB.
 struct Seen {
     time: f64,
@@ -53,7 +66,9 @@ fn ours(path: &Path) -> Result<(String, Vec<Seen>)> {
 }
 
 fn tool(name: &str, arguments: &[&str]) -> Vec<u8> {
-    Command::new(name).args(arguments).output().expect("ffmpeg and ffprobe are needed").stdout
+    let output = Command::new(name).args(arguments).output().expect("ffmpeg and ffprobe are needed");
+    assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
+    output.stdout
 }
 
 fn compare(path: &Path, seen: &[Seen]) -> std::result::Result<String, String> {
@@ -83,6 +98,9 @@ fn compare(path: &Path, seen: &[Seen]) -> std::result::Result<String, String> {
     };
     let planes = decode(&[]);
     let frame = planes.len() / seen.len().max(1);
+    if frame == 0 || planes.len() % seen.len() != 0 {
+        return Err(format!("ffmpeg gives {} bytes for {} frames", planes.len(), seen.len()));
+    }
     for (index, (seen, expected)) in seen.iter().zip(planes.chunks(frame.max(1))).enumerate() {
         // Grey pictures have no chroma there.
         let found = if frame == seen.luma_bytes { &seen.planes[..frame] } else { &seen.planes };
@@ -139,7 +157,10 @@ fn every_clip_of_the_matrix_equals_ffmpegs() {
     for path in paths {
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
         let line = match ours(&path) {
-            Err(error) => format!("refused: {error}"),
+            Err(error) => {
+                wrong += usize::from(!REFUSED.contains(&name.as_str()));
+                format!("refused: {error}")
+            }
             Ok((codec, seen)) => match compare(&path, &seen) {
                 Ok(result) => format!("{codec}, {} frames: {result}", seen.len()),
                 Err(difference) => {

@@ -71,7 +71,7 @@ impl Decoder for Vp9 {
 
     /// No frame is disposable: each may change probabilities, motion and segments that the next starts from.
     fn access(&self, packet: &[u8]) -> Access {
-        let first = frames(packet).first().copied().unwrap_or_default();
+        let first = frames(packet).ok().and_then(|frames| frames.first().copied()).unwrap_or_default();
         match header(first) {
             Ok(Some(header)) if header.key_frame && !header.show_existing_frame => Access::Independent,
             _ => Access::Dependent,
@@ -84,7 +84,7 @@ impl Decoder for Vp9 {
     }
 
     fn decode(&mut self, packet: &[u8]) -> Result<Option<Picture>> {
-        frames(packet).into_iter().try_for_each(|frame| self.check(frame))?;
+        frames(packet)?.into_iter().try_for_each(|frame| self.check(frame))?;
         let decoded = guarded(|| self.decode_all(packet));
         if !matches!(decoded, Ok(Ok(_))) {
             // What is left of the packet must not be taken for the next one's.
@@ -97,23 +97,30 @@ impl Decoder for Vp9 {
 }
 
 /// The frames of a packet: one, or those of a superframe, whose index stands at its end (annex B).
-fn frames(packet: &[u8]) -> Vec<&[u8]> {
-    let index = || -> Option<Vec<&[u8]>> {
-        let marker = *packet.last().filter(|&&marker| marker & 0xE0 == 0xC0)?;
-        let (count, bytes) = (usize::from(marker & 7) + 1, usize::from(marker >> 3 & 3) + 1);
-        let (rest, index) = packet.split_at_checked(packet.len().checked_sub(2 + count * bytes)?)?;
-        let sizes = index.strip_prefix(&[marker])?.chunks_exact(bytes).take(count);
-        let mut rest = rest;
-        let mut frames = Vec::new();
-        for size in sizes {
-            let size = size.iter().rev().fold(0, |size, &byte| size << 8 | usize::from(byte));
-            let (frame, after) = rest.split_at_checked(size)?;
-            frames.push(frame);
-            rest = after;
-        }
-        Some(frames)
-    };
-    index().unwrap_or_else(|| vec![packet])
+///
+/// # Errors
+/// An index whose sizes exceed the packet: the decoder would take frames from it that nobody has looked at.
+fn frames(packet: &[u8]) -> Result<Vec<&[u8]>> {
+    let Some((rest, index, bytes)) = superframe_index(packet) else { return Ok(vec![packet]) };
+    let mut rest = rest;
+    let mut frames = Vec::new();
+    for size in index.chunks_exact(bytes) {
+        let size = size.iter().rev().fold(0, |size, &byte| size << 8 | usize::from(byte));
+        let Some((frame, after)) = rest.split_at_checked(size) else {
+            return Err(Error::input("the VP9 data is broken: its packets are smaller than the frames in them"));
+        };
+        frames.push(frame);
+        rest = after;
+    }
+    Ok(frames)
+}
+
+/// What stands before a superframe's index, its sizes, and the bytes of each.
+fn superframe_index(packet: &[u8]) -> Option<(&[u8], &[u8], usize)> {
+    let marker = *packet.last().filter(|&&marker| marker & 0xE0 == 0xC0)?;
+    let (count, bytes) = (usize::from(marker & 7) + 1, usize::from(marker >> 3 & 3) + 1);
+    let (rest, index) = packet.split_at_checked(packet.len().checked_sub(2 + count * bytes)?)?;
+    Some((rest, index.strip_prefix(&[marker])?.get(..count * bytes)?, bytes))
 }
 
 /// A frame's header; none for a frame of no bytes, which is skipped.
@@ -169,11 +176,11 @@ mod tests {
 
     #[test]
     fn a_superframe_is_split_by_its_index() {
-        assert_eq!(frames(&[1, 2, 3]), [&[1, 2, 3]]);
+        assert_eq!(frames(&[1, 2, 3]).unwrap(), [&[1, 2, 3]]);
         // Two frames of 2 and 1 bytes, sizes of one byte.
-        assert_eq!(frames(&[1, 2, 3, 0xC1, 2, 1, 0xC1]), [&[1, 2][..], &[3]]);
-        // Sizes that exceed the packet: not an index.
-        assert_eq!(frames(&[1, 0xC1, 2, 1, 0xC1]).len(), 1);
+        assert_eq!(frames(&[1, 2, 3, 0xC1, 2, 1, 0xC1]).unwrap(), [&[1, 2][..], &[3]]);
+        // Sizes that exceed the packet would let frames through unseen.
+        assert!(frames(&[1, 0xC1, 2, 1, 0xC1]).is_err());
     }
 
     #[test]

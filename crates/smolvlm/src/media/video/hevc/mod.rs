@@ -52,9 +52,11 @@ impl Hevc {
 
     fn feed(&mut self, sample: &[u8]) -> Result<Option<Frame>> {
         for unit in Units::new(sample, self.length_size).filter(|unit| kind(unit) == SPS) {
-            if let Some(colour) = parameters::colour(&unescape(&unit[2..])) {
-                self.colour = colour.or(self.container_colour);
+            let Some(parameters) = parameters::read(&unescape(&unit[2..])) else { continue };
+            if !parameters.is_even {
+                return Err(Error::input("HEVC with different bit depths of luma and chroma is not decoded here"));
             }
+            self.colour = parameters.colour.or(self.container_colour);
         }
         guarded(|| {
             let mut last = None;

@@ -6,8 +6,16 @@ use super::super::picture::Colour;
 /// More sets of reference pictures than the standard allows are not read.
 const MAX_SETS: u32 = 64;
 
-/// The colours that a set (without its header and emulation prevention) declares. `None` if it is broken.
-pub(super) fn colour(rbsp: &[u8]) -> Option<Colour> {
+/// What a set declares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Parameters {
+    pub(super) colour: Colour,
+    /// Whether luma and chroma have the same number of bits.
+    pub(super) is_even: bool,
+}
+
+/// What a set (without its header and emulation prevention) declares. `None` if it is broken.
+pub(super) fn read(rbsp: &[u8]) -> Option<Parameters> {
     let mut bits = Bits::at(rbsp, 4);
     let sub_layers = bits.number(3)?;
     bits.skip(1);
@@ -22,7 +30,7 @@ pub(super) fn colour(rbsp: &[u8]) -> Option<Colour> {
     if bits.flag()? {
         golombs(&mut bits, 4)?;
     }
-    golombs(&mut bits, 2)?;
+    let is_even = bits.golomb()? == bits.golomb()?;
     let order_bits = bits.golomb()?.checked_add(4)?;
     let levels = if bits.flag()? { sub_layers + 1 } else { 1 };
     golombs(&mut bits, 3 * levels + 6)?;
@@ -41,7 +49,7 @@ pub(super) fn colour(rbsp: &[u8]) -> Option<Colour> {
         bits.skip((count * (order_bits.min(16) + 1)) as usize);
     }
     bits.skip(2);
-    usability(&mut bits)
+    Some(Parameters { colour: usability(&mut bits)?, is_even })
 }
 
 /// The beginning of `vui_parameters()`.
