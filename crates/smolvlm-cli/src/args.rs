@@ -279,6 +279,8 @@ pub(crate) struct ModelArgs {
 pub(crate) enum DtypeArg {
     F32,
     Bf16,
+    Q8,
+    Q4,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -95,6 +95,8 @@ fn dtype(arg: DtypeArg) -> Dtype {
     match arg {
         DtypeArg::F32 => Dtype::F32,
         DtypeArg::Bf16 => Dtype::Bf16,
+        DtypeArg::Q8 => Dtype::Q8,
+        DtypeArg::Q4 => Dtype::Q4,
     }
 }
 

@@ -1,46 +1,82 @@
 //! Buffers that start on a cache line, so that a vector load never crosses two.
 
-use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 #[repr(align(64))]
-struct Line(#[expect(dead_code, reason = "read through slices of another type")] [u8; 64]);
+struct Line(#[expect(dead_code, reason = "read through slices of another type")] [u64; 8]);
+
+/// Bytes on a cache line.
+pub(crate) const LINE: usize = size_of::<Line>();
 
 mod sealed {
+    /// Numbers of which every bit pattern is one.
     pub(crate) trait Plain: Copy + Default + Send + Sync + 'static {}
     impl Plain for f32 {}
     impl Plain for u16 {}
+    impl Plain for u8 {}
+    impl Plain for i32 {}
 }
 pub(crate) use sealed::Plain;
 
-/// A fixed-size, zero-initialised buffer of `T` aligned to 64 bytes.
-pub(crate) struct Aligned<T> {
+/// Bytes that start on a cache line and fill whole lines, zero at first.
+#[derive(Default)]
+pub(crate) struct Aligned {
     lines: Vec<Line>,
-    len: usize,
-    elements: PhantomData<T>,
 }
 
-impl<T: Plain> Aligned<T> {
-    pub(crate) fn zeroed(len: usize) -> Self {
-        let lines = (len * size_of::<T>()).div_ceil(size_of::<Line>());
-        Self { lines: vec![Line([0; 64]); lines], len, elements: PhantomData }
+impl Aligned {
+    /// At least `bytes` bytes, all zero.
+    pub(crate) fn zeroed(bytes: usize) -> Self {
+        Self { lines: vec![Line::default(); bytes.div_ceil(LINE)] }
+    }
+
+    /// Makes it hold at least `bytes` bytes; new ones are zero.
+    pub(crate) fn grow(&mut self, bytes: usize) {
+        if self.len() < bytes {
+            self.lines.resize(bytes.div_ceil(LINE), Line::default());
+        }
     }
 }
 
-impl<T: Plain> Deref for Aligned<T> {
-    type Target = [T];
+impl Deref for Aligned {
+    type Target = [u8];
 
-    fn deref(&self) -> &[T] {
-        // SAFETY: `lines` owns at least `len * size_of::<T>()` initialised bytes at an alignment of 64, and every bit
-        // pattern is a valid `T` (`Plain` is sealed to number types).
-        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.len) }
+    fn deref(&self) -> &[u8] {
+        // SAFETY: `lines` owns that many initialised bytes.
+        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.lines.len() * LINE) }
     }
 }
 
-impl<T: Plain> DerefMut for Aligned<T> {
-    fn deref_mut(&mut self) -> &mut [T] {
+impl DerefMut for Aligned {
+    fn deref_mut(&mut self) -> &mut [u8] {
         // SAFETY: as in `deref`, and `self` is borrowed mutably.
-        unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.len) }
+        unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.lines.len() * LINE) }
     }
+}
+
+/// Bytes as numbers.
+///
+/// # Panics
+/// When they are not aligned for `T`, or end inside a number.
+pub(crate) fn numbers<T: Plain>(bytes: &[u8]) -> &[T] {
+    assert!(bytes.as_ptr().cast::<T>().is_aligned() && bytes.len().is_multiple_of(size_of::<T>()), "whole numbers");
+    // SAFETY: the bytes are initialised, aligned by the assertion, and every pattern of them is a `T`.
+    unsafe { std::slice::from_raw_parts(bytes.as_ptr().cast(), bytes.len() / size_of::<T>()) }
+}
+
+/// As [`numbers`], to be written.
+///
+/// # Panics
+/// As there.
+pub(crate) fn numbers_mut<T: Plain>(bytes: &mut [u8]) -> &mut [T] {
+    assert!(bytes.as_ptr().cast::<T>().is_aligned() && bytes.len().is_multiple_of(size_of::<T>()), "whole numbers");
+    // SAFETY: as in `numbers`, and the borrow is unique.
+    unsafe { std::slice::from_raw_parts_mut(bytes.as_mut_ptr().cast(), bytes.len() / size_of::<T>()) }
+}
+
+/// Numbers as bytes, to be written.
+pub(crate) fn bytes_mut<T: Plain>(numbers: &mut [T]) -> &mut [u8] {
+    // SAFETY: numbers are initialised bytes, and every pattern written to them is one.
+    unsafe { std::slice::from_raw_parts_mut(numbers.as_mut_ptr().cast(), size_of_val(numbers)) }
 }

@@ -152,12 +152,23 @@ pub struct LinearArgs<'a, B: Backend> {
     pub activation: Activation,
     /// `[rows, outputs]`, added last.
     pub residual: Option<&'a B::Tensor>,
+    /// Whether the result enters products (of linear layers, of attention) and nothing else: it may then be stored as
+    /// those round it.
+    pub for_products: bool,
 }
 
 impl<'a, B: Backend> LinearArgs<'a, B> {
     /// `x · Wᵀ` and nothing else.
     pub fn new(x: &'a B::Tensor, weight: &'a B::Weight) -> Self {
-        Self { x, norm: None, weight, bias: None, activation: Activation::Identity, residual: None }
+        Self {
+            x,
+            norm: None,
+            weight,
+            bias: None,
+            activation: Activation::Identity,
+            residual: None,
+            for_products: false,
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use crate::backend::{
     Activation, Backend, BackendError, CacheShape, LinearArgs, Norm, PAGE_TOKENS, PatchArgs, RopeTable, TileBatch,
     TokenBatch,
 };
+use crate::quantise::{GROUP, Q4Group, q4, q8};
 use crate::view::{Format, MatrixView};
 
 /// Computes everything slowly and plainly.
@@ -37,7 +38,10 @@ impl Matrix {
 /// A matrix with the format that its numbers, and the activations it meets, are rounded to.
 #[derive(Debug, Clone)]
 pub struct Rounded {
+    /// Of a quantised format: whole numbers.
     matrix: Matrix,
+    /// Of a quantised format: what each row's whole numbers are multiples of.
+    steps: Vec<f32>,
     format: Format,
 }
 
@@ -62,7 +66,35 @@ fn round(value: f32, format: Format) -> f32 {
     match format {
         Format::F32 => value,
         Format::Bf16 => bf16::from_f32(value).to_f32(),
+        Format::Q8 | Format::Q4 => unreachable!("integers have a step of their own"),
     }
+}
+
+/// Replaces a row of weights by whole numbers and returns their step.
+fn quantise_weights(row: &mut [f32], format: Format) -> f32 {
+    if format == Format::Q8 {
+        let mut integers = vec![0; row.len()];
+        let step = q8(row, &mut integers);
+        row.iter_mut().zip(integers).for_each(|(value, integer)| *value = f32::from(integer));
+        return step;
+    }
+    let mut groups = vec![Q4Group::default(); row.len().div_ceil(GROUP)];
+    let step = q4(row, &mut groups);
+    for (i, value) in row.iter_mut().enumerate() {
+        let group = &groups[i / GROUP];
+        *value = f32::from(group.factor) * f32::from(group.integers[i % GROUP]);
+    }
+    step
+}
+
+/// Replaces a row of activations by whole numbers from −127 to 127 and returns their step.
+fn quantise_activations(row: &mut [f32]) -> f32 {
+    let largest = row.iter().fold(0.0_f32, |largest, value| largest.max(value.abs()));
+    if largest > 0.0 {
+        let inverse = 127.0 / largest;
+        row.iter_mut().for_each(|value| *value = (*value * inverse).round_ties_even());
+    }
+    largest / 127.0
 }
 
 fn dot(a: &[f32], b: &[f32]) -> f64 {
@@ -76,16 +108,28 @@ fn stack(parts: &[MatrixView<'_>], format: Format) -> Rounded {
     for (target, (part, row)) in sources.enumerate() {
         part.row(row, matrix.row_mut(target));
     }
-    matrix.data.iter_mut().for_each(|value| *value = round(*value, format));
-    Rounded { matrix, format }
+    let mut steps = Vec::new();
+    if format.is_quantised() {
+        steps = matrix.data.chunks_mut(cols).map(|row| quantise_weights(row, format)).collect();
+    } else {
+        matrix.data.iter_mut().for_each(|value| *value = round(*value, format));
+    }
+    Rounded { matrix, steps, format }
 }
 
 fn product(x: &Matrix, weight: &Rounded) -> Matrix {
     let mut out = Matrix::zeros(x.rows, weight.matrix.rows);
     for row in 0..x.rows {
-        let input: Vec<f32> = x.row(row).iter().map(|value| round(*value, weight.format)).collect();
+        let mut input = x.row(row).to_vec();
+        let step = if weight.format.is_quantised() {
+            quantise_activations(&mut input)
+        } else {
+            input.iter_mut().for_each(|value| *value = round(*value, weight.format));
+            1.0
+        };
         for column in 0..weight.matrix.rows {
-            out.row_mut(row)[column] = dot(&input, weight.matrix.row(column)) as f32;
+            let scale = f64::from(step) * f64::from(weight.steps.get(column).copied().unwrap_or(1.0));
+            out.row_mut(row)[column] = (dot(&input, weight.matrix.row(column)) * scale) as f32;
         }
     }
     out
@@ -146,7 +190,11 @@ impl Backend for ReferenceBackend {
     }
 
     fn table(&self, matrix: MatrixView<'_>, format: Format) -> Rounded {
-        stack(&[matrix], format)
+        let mut table = stack(&[matrix], if format == Format::Q4 { Format::Q8 } else { format });
+        for (row, step) in table.matrix.data.chunks_mut(table.matrix.cols).zip(&table.steps) {
+            row.iter_mut().for_each(|value| *value *= step);
+        }
+        table
     }
 
     fn vector(&self, values: &[f32]) -> Vec<f32> {

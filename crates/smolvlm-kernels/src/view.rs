@@ -9,6 +9,24 @@ pub enum Format {
     F32,
     /// bfloat16; activations are rounded to bfloat16 where they enter a product.
     Bf16,
+    /// 8-bit integers with one step for each output; activations are rounded to 8-bit integers with one step for each
+    /// row. Sums of products are exact. See [`quantise::q8`](crate::quantise::q8).
+    Q8,
+    /// 4-bit integers with a factor for every 32 inputs and one step for each output; activations as for
+    /// [`Q8`](Self::Q8). See [`quantise::q4`](crate::quantise::q4).
+    Q4,
+}
+
+impl Format {
+    /// Whether weights are rounded to integers.
+    pub fn is_quantised(self) -> bool {
+        matches!(self, Self::Q8 | Self::Q4)
+    }
+
+    /// How keys, values and attention are rounded beside weights of this format.
+    pub fn of_attention(self) -> Self {
+        if self == Self::F32 { Self::F32 } else { Self::Bf16 }
+    }
 }
 
 /// Little-endian numbers in a file, of any alignment.

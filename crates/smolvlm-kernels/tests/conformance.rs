@@ -17,6 +17,8 @@ const F32_TOLERANCE: f32 = 2e-5;
 /// The products are the same as the reference's; hardware may flush denormals and rounds pairs.
 const BF16_TOLERANCE: f32 = 1e-4;
 
+const FORMATS: [Format; 4] = [Format::F32, Format::Bf16, Format::Q8, Format::Q4];
+
 const SHAPES: [(usize, usize, usize); 8] =
     [(1, 64, 64), (1, 576, 576), (2, 33, 65), (5, 130, 49), (6, 64, 7), (7, 96, 200), (97, 48, 144), (200, 588, 72)];
 
@@ -60,6 +62,8 @@ fn tolerance(format: Format) -> f32 {
     match format {
         Format::F32 => F32_TOLERANCE,
         Format::Bf16 => BF16_TOLERANCE,
+        // Sums of integers are exact; an activation between two of them may fall to either side.
+        Format::Q8 | Format::Q4 => 1e-2,
     }
 }
 
@@ -115,7 +119,7 @@ impl Case for Linear {
 #[test]
 fn every_instruction_set_of_this_machine_is_tested() {
     let names: Vec<_> = InstructionSet::available().iter().map(|set| set.name).collect();
-    for name in ["avx512-bf16", "avx2", "portable"] {
+    for name in InstructionSet::NAMES {
         println!("{name}: {}", if names.contains(&name) { "tested" } else { "absent on this machine" });
     }
     assert!(names.contains(&"portable"));
@@ -125,7 +129,7 @@ fn every_instruction_set_of_this_machine_is_tested() {
 fn a_linear_layer_with_each_norm_and_epilogue_equals_the_reference() {
     let mut rng = ChaCha8Rng::seed_from_u64(1);
     for (rows, inputs, outputs) in SHAPES {
-        for format in [Format::F32, Format::Bf16] {
+        for format in FORMATS {
             for activation in [Activation::Identity, Activation::GeluTanh] {
                 for layer_norm in [None, Some(false), Some(true)] {
                     let norm =
@@ -153,7 +157,7 @@ fn a_linear_layer_with_each_norm_and_epilogue_equals_the_reference() {
 fn a_gated_layer_equals_the_reference_at_any_width() {
     let mut rng = ChaCha8Rng::seed_from_u64(2);
     for (rows, inputs, outputs) in SHAPES {
-        for format in [Format::F32, Format::Bf16] {
+        for format in FORMATS {
             let case = Linear {
                 x: (rows, numbers(&mut rng, rows * inputs)),
                 weight: Stored::random(&mut rng, outputs, inputs),
@@ -170,6 +174,7 @@ fn a_gated_layer_equals_the_reference_at_any_width() {
 }
 
 struct TileAttention {
+    format: Format,
     tiles: usize,
     tile_rows: usize,
     heads: usize,
@@ -179,7 +184,12 @@ struct TileAttention {
 
 impl Case for TileAttention {
     fn run<B: Backend>(&self, backend: &B) -> Vec<f32> {
-        let qkv = backend.upload(self.tiles * self.tile_rows, 3 * self.heads * self.dim, &self.qkv);
+        let width = 3 * self.heads * self.dim;
+        let qkv = backend.upload(self.tiles * self.tile_rows, width, &self.qkv);
+        // A product by one leaves the numbers as the format stores them for attention.
+        let one: Vec<u8> = (0..width * width).flat_map(|i| f32::from(i % (width + 1) == 0).to_le_bytes()).collect();
+        let one = backend.pack(&[MatrixView::new(width, width, Elements::F32(&one))], self.format);
+        let qkv = backend.linear(LinearArgs { for_products: true, ..LinearArgs::new(&qkv, &one) });
         backend.download(&backend.tile_attention(&qkv, self.tile_rows, self.heads))
     }
 }
@@ -187,10 +197,15 @@ impl Case for TileAttention {
 #[test]
 fn attention_inside_tiles_equals_the_reference() {
     let mut rng = ChaCha8Rng::seed_from_u64(3);
-    for (tiles, tile_rows, heads, dim) in [(1, 36, 3, 16), (2, 64, 2, 64), (3, 81, 2, 72), (1, 200, 1, 130)] {
-        let qkv = numbers(&mut rng, tiles * tile_rows * 3 * heads * dim).iter().map(|x| x * 3.0).collect();
-        let case = TileAttention { tiles, tile_rows, heads, dim, qkv };
-        conforms(&format!("attention of {tiles} × {tile_rows} rows, {heads} × {dim}"), F32_TOLERANCE, case);
+    for (tiles, tile_rows, heads, dim) in [(1, 36, 3, 16), (2, 64, 2, 64), (3, 81, 2, 72), (1, 300, 1, 64), (1, 200, 1, 130)] {
+        let numbers: Vec<f32> =
+            numbers(&mut rng, tiles * tile_rows * 3 * heads * dim).iter().map(|x| x * 3.0).collect();
+        for format in [Format::F32, Format::Bf16] {
+            let case = TileAttention { format, tiles, tile_rows, heads, dim, qkv: numbers.clone() };
+            // Weights and results are rounded to bfloat16 too.
+            let tolerance = if format == Format::F32 { F32_TOLERANCE } else { 6e-3 };
+            conforms(&format!("attention of {tiles} × {tile_rows} rows, {heads} × {dim} {format:?}"), tolerance, case);
+        }
     }
 }
 
@@ -365,7 +380,7 @@ fn a_row_is_bit_equal_alone_and_in_any_batch() {
     let x = numbers(&mut rng, rows * inputs);
     let weight = Stored::random(&mut rng, outputs, inputs);
     for set in InstructionSet::available() {
-        for format in [Format::F32, Format::Bf16] {
+        for format in FORMATS {
             let product = |threads: usize, first: usize, rows: usize| {
                 let backend = CpuBackend::with_instruction_set(threads, set).expect("threads start");
                 let weight = backend.pack(&[weight.view()], format);

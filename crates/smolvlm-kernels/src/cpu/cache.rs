@@ -1,66 +1,87 @@
 //! Keys and values in pages that are, as they lie, the panels attention multiplies by.
 
-use half::bf16;
-use rayon::prelude::*;
+use std::marker::PhantomData;
 
-use super::matmul::PANEL;
+use super::CpuBackend;
+use super::matmul::{CHUNK, Dot, PANEL, STEP, chunks};
 use super::tensor::Tensor;
 use crate::aligned::Aligned;
 use crate::backend::{CacheShape, PAGE_TOKENS, Segment};
 use crate::view::Format;
 
+/// Up to this many tokens are written by the calling thread: they cost less than a region.
+const FEW_TOKENS: usize = 4;
+/// Most numbers of a head.
+pub(super) const MOST_HEAD_DIM: usize = 256;
+
 /// Keys and values of every layer, in pages of 64 tokens.
 pub struct Cache {
     shape: CacheShape,
-    pages: Vec<Option<Page>>,
+    dot: Dot,
+    pages: Vec<Option<Aligned>>,
 }
 
-/// One page: `[layers, kv_heads, block]`, a block being keys `[d, 64 tokens]`, then values in panels
-/// `[⌈d / 64⌉, 64 tokens, 64]`.
-pub(super) enum Page {
-    F32(Aligned<f32>),
-    Bf16(Aligned<u16>),
-}
-
-/// Where the parts of a block lie.
+/// Where the parts of a block lie: a page is `[layers, kv_heads, block]`, a block being keys in panels of 32 tokens over
+/// the head's numbers, then values in panels of 32 numbers over the page's tokens.
 #[derive(Clone, Copy)]
-pub(super) struct BlockShape {
-    pub(super) head_dim: usize,
+struct BlockShape {
+    head_dim: usize,
+    /// Bytes of a number.
+    number: usize,
 }
 
 impl BlockShape {
-    pub(super) fn keys(self) -> usize {
-        self.head_dim * PAGE_TOKENS
+    fn key_panel(self) -> usize {
+        chunks(self.head_dim, self.number) * CHUNK * PANEL
     }
 
-    pub(super) fn value_panels(self) -> usize {
-        self.head_dim.div_ceil(PANEL)
+    fn keys(self) -> usize {
+        PAGE_TOKENS / PANEL * self.key_panel()
     }
 
-    pub(super) fn len(self) -> usize {
-        self.keys() + self.value_panels() * PAGE_TOKENS * PANEL
+    fn value_panel(self) -> usize {
+        chunks(PAGE_TOKENS, self.number) * CHUNK * PANEL
     }
 
-    fn key_index(self, token: usize, i: usize) -> usize {
-        i * PAGE_TOKENS + token
+    fn len(self) -> usize {
+        self.keys() + self.head_dim.div_ceil(PANEL) * self.value_panel()
     }
 
-    fn value_index(self, token: usize, i: usize) -> usize {
-        self.keys() + (i / PANEL * PAGE_TOKENS + token) * PANEL + i % PANEL
+    /// The byte where number `i` of a token's key begins.
+    fn key(self, token: usize, i: usize) -> usize {
+        token / PANEL * self.key_panel() + self.in_panel(i, token % PANEL)
+    }
+
+    /// The byte where number `i` of a token's value begins.
+    fn value(self, token: usize, i: usize) -> usize {
+        self.keys() + i / PANEL * self.value_panel() + self.in_panel(token, i % PANEL)
+    }
+
+    /// The byte of an input's number of an output.
+    fn in_panel(self, input: usize, output: usize) -> usize {
+        let in_step = STEP / self.number;
+        (input / in_step * PANEL + output) * STEP + input % in_step * self.number
     }
 }
 
 impl Cache {
     pub(super) fn new(shape: CacheShape) -> Self {
-        Self { shape, pages: std::iter::repeat_with(|| None).take(shape.pages).collect() }
+        assert!(shape.head_dim <= MOST_HEAD_DIM, "heads of at most {MOST_HEAD_DIM} numbers");
+        let dot = if shape.format == Format::F32 { Dot::F32 } else { Dot::Bf16 };
+        Self { shape, dot, pages: std::iter::repeat_with(|| None).take(shape.pages).collect() }
     }
 
     pub(super) fn shape(&self) -> CacheShape {
         self.shape
     }
 
-    pub(super) fn block_shape(&self) -> BlockShape {
-        BlockShape { head_dim: self.shape.head_dim }
+    /// What products with keys and values are.
+    pub(super) fn dot(&self) -> Dot {
+        self.dot
+    }
+
+    fn block(&self) -> BlockShape {
+        BlockShape { head_dim: self.shape.head_dim, number: if self.dot == Dot::F32 { 4 } else { 2 } }
     }
 
     pub(super) fn release(&mut self, pages: &[u32]) {
@@ -69,72 +90,123 @@ impl Cache {
         }
     }
 
-    /// A page that has been written.
-    pub(super) fn page(&self, page: u32) -> &Page {
-        self.pages[page as usize].as_ref().expect("pages are written before they are read")
+    /// The keys of a page that has been written, panel after panel.
+    pub(super) fn keys(&self, page: u32, layer: usize, kv_head: usize) -> &[u8] {
+        let page = self.pages[page as usize].as_deref().expect("pages are written before they are read");
+        &page[self.block_start(layer, kv_head)..]
     }
 
-    /// Where the block of `(layer, kv_head)` begins in a page.
-    pub(super) fn block_start(&self, layer: usize, kv_head: usize) -> usize {
-        (layer * self.shape.kv_heads + kv_head) * self.block_shape().len()
+    /// Its values, panel after panel.
+    pub(super) fn values(&self, page: u32, layer: usize, kv_head: usize) -> &[u8] {
+        &self.keys(page, layer, kv_head)[self.block().keys()..]
     }
 
-    /// Rotates queries and keys of `qkv` in place and writes keys and values to the segments' pages.
-    pub(super) fn append(&mut self, segments: &[Segment], qkv: &mut Tensor, layer: usize, cos: &[f32], sin: &[f32]) {
-        let (dim, kv_heads) = (self.shape.head_dim, self.shape.kv_heads);
-        let width = qkv.width();
+    fn block_start(&self, layer: usize, kv_head: usize) -> usize {
+        (layer * self.shape.kv_heads + kv_head) * self.block().len()
+    }
+
+    /// Rotates the keys of `qkv` to their positions and writes keys and values to the segments' pages.
+    pub(super) fn append(
+        &mut self,
+        backend: &CpuBackend,
+        segments: &[Segment],
+        qkv: &Tensor,
+        layer: usize,
+        rope: (&[f32], &[f32]),
+    ) {
+        let page_len = self.shape.layers * self.shape.kv_heads * self.block().len();
+        let (block, start, kv_heads, dot) = (self.block(), self.block_start(layer, 0), self.shape.kv_heads, self.dot);
         for segment in segments {
-            let rows = &mut qkv.data_mut()[segment.rows.start * width..segment.rows.end * width];
-            rows.par_chunks_mut(width).enumerate().with_min_len(8).for_each(|(i, row)| {
-                let angles = (segment.start + i) * (dim / 2)..(segment.start + i + 1) * (dim / 2);
-                for head in row[..width - kv_heads * dim].chunks_mut(dim) {
-                    rotate(head, &cos[angles.clone()], &sin[angles.clone()]);
-                }
-            });
-            for (i, row) in rows.chunks(width).enumerate() {
-                self.write(segment, segment.start + i, &row[width - 2 * kv_heads * dim..], layer);
-            }
-        }
-    }
-
-    /// Writes one token's keys and values, `[kv_heads × d]` each.
-    fn write(&mut self, segment: &Segment, position: usize, keys_values: &[f32], layer: usize) {
-        let block = self.block_shape();
-        let (page, token) = (segment.pages[position / PAGE_TOKENS] as usize, position % PAGE_TOKENS);
-        let starts: Vec<usize> = (0..self.shape.kv_heads).map(|head| self.block_start(layer, head)).collect();
-        let (keys, values) = keys_values.split_at(keys_values.len() / 2);
-        let shape = self.shape;
-        let page = self.pages[page].get_or_insert_with(|| Page::new(shape, block));
-        for (head, start) in starts.into_iter().enumerate() {
-            for i in 0..shape.head_dim {
-                page.set(start + block.key_index(token, i), keys[head * shape.head_dim + i]);
-                page.set(start + block.value_index(token, i), values[head * shape.head_dim + i]);
+            let end = segment.start + segment.rows.len();
+            let first = segment.start / PAGE_TOKENS;
+            let shared = SharedPages::new(&mut self.pages);
+            let writer = Writer { backend, block, kv_heads, dot, segment, qkv, rope };
+            let write = |task: usize| {
+                let page = first + task;
+                // SAFETY: a segment's pages are different ones, and each is one task.
+                let memory = unsafe { shared.page(segment.pages[page] as usize) };
+                let memory = memory.get_or_insert_with(|| Aligned::zeroed(page_len));
+                let tokens = (page * PAGE_TOKENS).max(segment.start)..((page + 1) * PAGE_TOKENS).min(end);
+                tokens.for_each(|position| writer.write(&mut memory[start..], position));
+            };
+            let tasks = end.div_ceil(PAGE_TOKENS) - first;
+            if segment.rows.len() <= FEW_TOKENS {
+                (0..tasks).for_each(write);
+            } else {
+                backend.threads.run(tasks, write);
             }
         }
     }
 }
 
-impl Page {
-    fn new(shape: CacheShape, block: BlockShape) -> Self {
-        let len = shape.layers * shape.kv_heads * block.len();
-        match shape.format {
-            Format::F32 => Self::F32(Aligned::zeroed(len)),
-            Format::Bf16 => Self::Bf16(Aligned::zeroed(len)),
-        }
+/// All pages, each writable by one thread at a time.
+struct SharedPages<'a> {
+    pages: *mut Option<Aligned>,
+    len: usize,
+    borrow: PhantomData<&'a mut [Option<Aligned>]>,
+}
+
+// SAFETY: the pointer stands for a unique borrow; `page` hands out pages that callers keep apart.
+unsafe impl Sync for SharedPages<'_> {}
+
+impl<'a> SharedPages<'a> {
+    fn new(pages: &'a mut [Option<Aligned>]) -> Self {
+        Self { pages: pages.as_mut_ptr(), len: pages.len(), borrow: PhantomData }
     }
 
-    fn set(&mut self, index: usize, value: f32) {
-        match self {
-            Self::F32(data) => data[index] = value,
-            Self::Bf16(data) => data[index] = bf16::from_f32(value).to_bits(),
-        }
+    /// # Safety
+    /// No page is asked for twice while the first result lives, on any thread.
+    #[expect(clippy::mut_from_ref, reason = "disjointness is the caller's promise")]
+    unsafe fn page(&self, page: usize) -> &mut Option<Aligned> {
+        assert!(page < self.len, "a page of the cache");
+        // SAFETY: in bounds by the assertion, unaliased by the caller's promise.
+        unsafe { &mut *self.pages.add(page) }
     }
 }
 
-/// Half-split rotation: pairs `(i, i + d/2)` (`rotate_half` of modeling_llama.py).
-fn rotate(head: &mut [f32], cos: &[f32], sin: &[f32]) {
-    let (first, second) = head.split_at_mut(cos.len());
-    for (((a, b), cos), sin) in first.iter_mut().zip(second).zip(cos).zip(sin) {
-        (*a, *b) = (*a * cos - *b * sin, *b * cos + *a * sin);
+/// Writes a segment's tokens.
+struct Writer<'a> {
+    backend: &'a CpuBackend,
+    block: BlockShape,
+    kv_heads: usize,
+    dot: Dot,
+    segment: &'a Segment,
+    qkv: &'a Tensor,
+    /// Cosines and sines of every position.
+    rope: (&'a [f32], &'a [f32]),
+}
+
+impl Writer<'_> {
+    /// Writes one token's keys and values to a page's blocks of one layer.
+    fn write(&self, blocks: &mut [u8], position: usize) {
+        let (dim, half) = (self.block.head_dim, self.block.head_dim / 2);
+        let row = self.qkv.row::<f32>(self.segment.rows.start + position - self.segment.start);
+        let (keys, values) = row[row.len() - 2 * self.kv_heads * dim..].split_at(self.kv_heads * dim);
+        let (cos, sin) = (&self.rope.0[position * half..][..half], &self.rope.1[position * half..][..half]);
+        let token = position % PAGE_TOKENS;
+        let mut rotated = [0.0; MOST_HEAD_DIM];
+        for head in 0..self.kv_heads {
+            let block = &mut blocks[head * self.block.len()..][..self.block.len()];
+            let rotated = &mut rotated[..dim];
+            self.backend.isa.rows.rotate(&keys[head * dim..][..dim], cos, sin, rotated);
+            self.store(block, rotated, |i| self.block.key(token, i));
+            self.store(block, &values[head * dim..][..dim], |i| self.block.value(token, i));
+        }
+    }
+
+    /// Writes each number to its place, as products take it.
+    fn store(&self, block: &mut [u8], numbers: &[f32], place: impl Fn(usize) -> usize) {
+        if self.dot == Dot::F32 {
+            for (i, number) in numbers.iter().enumerate() {
+                block[place(i)..][..4].copy_from_slice(&number.to_le_bytes());
+            }
+            return;
+        }
+        let mut rounded = [0; MOST_HEAD_DIM];
+        let rounded = &mut rounded[..numbers.len()];
+        self.backend.isa.rows.round(numbers, rounded);
+        for (i, number) in rounded.iter().enumerate() {
+            block[place(i)..][..2].copy_from_slice(&number.to_le_bytes());
+        }
     }
 }

@@ -17,13 +17,23 @@ pub struct InstructionSet {
 }
 
 impl InstructionSet {
+    /// The names of all sets, best first, whatever this machine has.
+    pub const NAMES: [&str; 5] = ["amx", "avx512-bf16", "avx2-vnni", "avx2", "portable"];
+
     /// Every set that this machine has, best first.
     pub fn available() -> Vec<Self> {
         let mut sets = Vec::new();
         #[cfg(target_arch = "x86_64")]
         {
+            #[cfg(target_os = "linux")]
+            if let (Some(tiles), Some(rows)) = (TileKernels::amx(), RowKernels::avx512()) {
+                sets.push(Self { name: "amx", fast_bf16: true, tiles, rows });
+            }
             if let (Some(tiles), Some(rows)) = (TileKernels::avx512(), RowKernels::avx512()) {
                 sets.push(Self { name: "avx512-bf16", fast_bf16: true, tiles, rows });
+            }
+            if let (Some(tiles), Some(rows)) = (TileKernels::avx2_vnni(), RowKernels::avx2()) {
+                sets.push(Self { name: "avx2-vnni", fast_bf16: false, tiles, rows });
             }
             if let (Some(tiles), Some(rows)) = (TileKernels::avx2(), RowKernels::avx2()) {
                 sets.push(Self { name: "avx2", fast_bf16: false, tiles, rows });

@@ -1,55 +1,117 @@
 //! Row-wise arithmetic, written once over arrays of 16 lanes and compiled for every instruction set.
 //!
-//! The bodies are plain Rust without fused multiply-add, so every instruction set gives the same bits.
+//! Sums run in 16 fixed lanes that are folded in one order, so they depend on a number's place in its row only.
+//! Instruction sets with a fused multiply-add use it, the portable one does not: the last bits differ between them.
 
-use std::f32::consts::{LN_2, LOG2_E};
+use std::f32::consts::LOG2_E;
+
+use super::matmul::{PANEL, TILE_ROWS, Tile};
 
 const LANES: usize = 16;
 type Lanes = [f32; LANES];
 
-/// Layer norm of a row: `(x, weight, bias, eps, out)`.
-type LayerNormKernel = unsafe fn(&[f32], &[f32], &[f32], f32, &mut [f32]);
+/// A norm's numbers.
+#[derive(Clone, Copy)]
+pub(super) enum RowNorm<'a> {
+    Rms { weight: &'a [f32], eps: f32 },
+    Layer { weight: &'a [f32], bias: &'a [f32], eps: f32 },
+}
 
-/// One instruction set's row-wise operations.
+/// What happens to the sums of a tile before they are stored.
+#[derive(Clone, Copy)]
+pub(super) struct Finish<'a> {
+    /// Rows in use.
+    pub(super) rows: usize,
+    /// For sums of integers.
+    pub(super) scales: Option<Scales<'a>>,
+    /// Of the panel's outputs; missing ones are zero.
+    pub(super) bias: Option<&'a [f32; PANEL]>,
+    pub(super) activation: TileActivation,
+}
+
+/// How sums of 8-bit products become numbers: `row · output · (sum − 128 · total)`.
+#[derive(Clone, Copy)]
+pub(super) struct Scales<'a> {
+    /// One for each row in use.
+    pub(super) rows: &'a [f32],
+    /// One for each output of the panel.
+    pub(super) outputs: &'a [f32; PANEL],
+    /// Sum of each output's integers.
+    pub(super) totals: &'a [i32; PANEL],
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum TileActivation {
+    Identity,
+    GeluTanh,
+    /// The first half of the panel are gates, the second what they open; the first half of a row is the result.
+    SwiGlu,
+}
+
+/// A row of weights from scores, before they are divided by their sum.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct SoftmaxPart {
+    /// The largest score × scale, as an exponent of two.
+    pub(super) max: f32,
+    /// Sum of the weights, which are relative to the largest.
+    pub(super) sum: f32,
+}
+
+/// The bodies below, compiled for one instruction set. All but the constructor are safe to call: the constructor detected
+/// the instruction set.
 #[derive(Clone, Copy)]
 pub struct RowKernels {
-    softmax: unsafe fn(&mut [f32]) -> f32,
-    gelu_tanh: unsafe fn(&mut [f32]),
-    swiglu: unsafe fn(&[f32], &[f32], &mut [f32]),
-    rms_norm: unsafe fn(&[f32], &[f32], f32, &mut [f32]),
-    layer_norm: LayerNormKernel,
-    round_bf16: unsafe fn(&[f32], &mut [u16]),
+    finish: unsafe fn(&mut Tile, &Finish<'_>),
+    norm: unsafe fn(&[f32], &RowNorm<'_>, &mut [f32]),
+    round: unsafe fn(&[f32], &mut [u16]),
+    quantise: unsafe fn(&[f32], &mut [u8]) -> f32,
+    softmax: unsafe fn(&mut [Tile], usize, usize, f32) -> SoftmaxPart,
+    weights_bf16: unsafe fn(&[Tile], usize, &mut [u16]),
+    merge: unsafe fn(&mut [f32], f32, &[f32], f32),
+    rotate: unsafe fn(&[f32], &[f32], &[f32], &mut [f32]),
 }
 
 /// Compiles the bodies below for one instruction set.
 macro_rules! stamp {
-    ($module:ident $(, $features:literal)?) => {
+    ($module:ident, $fused:literal $(, $features:literal)?) => {
         mod $module {
+            use super::{Finish, RowNorm, SoftmaxPart, Tile};
+
             $(#[target_feature(enable = $features)])?
-            unsafe fn softmax(row: &mut [f32]) -> f32 { super::softmax(row) }
+            unsafe fn finish(tile: &mut Tile, finish: &Finish<'_>) { super::finish::<$fused>(tile, finish) }
             $(#[target_feature(enable = $features)])?
-            unsafe fn gelu_tanh(row: &mut [f32]) { super::gelu_tanh(row) }
+            unsafe fn norm(x: &[f32], norm: &RowNorm<'_>, out: &mut [f32]) { super::norm::<$fused>(x, norm, out) }
             $(#[target_feature(enable = $features)])?
-            unsafe fn swiglu(gate: &[f32], up: &[f32], out: &mut [f32]) { super::swiglu(gate, up, out) }
+            unsafe fn round(x: &[f32], out: &mut [u16]) { super::round(x, out) }
             $(#[target_feature(enable = $features)])?
-            unsafe fn rms_norm(x: &[f32], w: &[f32], eps: f32, out: &mut [f32]) { super::rms_norm(x, w, eps, out) }
+            unsafe fn quantise(x: &[f32], out: &mut [u8]) -> f32 { super::quantise(x, out) }
             $(#[target_feature(enable = $features)])?
-            unsafe fn layer_norm(x: &[f32], w: &[f32], b: &[f32], eps: f32, out: &mut [f32]) {
-                super::layer_norm(x, w, b, eps, out)
+            unsafe fn softmax(tiles: &mut [Tile], row: usize, count: usize, scale: f32) -> SoftmaxPart {
+                super::softmax::<$fused>(tiles, row, count, scale)
             }
             $(#[target_feature(enable = $features)])?
-            unsafe fn round_bf16(x: &[f32], out: &mut [u16]) { super::round_bf16(x, out) }
+            unsafe fn weights_bf16(tiles: &[Tile], row: usize, out: &mut [u16]) {
+                super::weights_bf16(tiles, row, out)
+            }
+            $(#[target_feature(enable = $features)])?
+            unsafe fn merge(to: &mut [f32], keep: f32, from: &[f32], take: f32) {
+                super::merge::<$fused>(to, keep, from, take)
+            }
+            $(#[target_feature(enable = $features)])?
+            unsafe fn rotate(x: &[f32], cos: &[f32], sin: &[f32], out: &mut [f32]) {
+                super::rotate::<$fused>(x, cos, sin, out)
+            }
             pub(super) const KERNELS: super::RowKernels =
-                super::RowKernels { softmax, gelu_tanh, swiglu, rms_norm, layer_norm, round_bf16 };
+                super::RowKernels { finish, norm, round, quantise, softmax, weights_bf16, merge, rotate };
         }
     };
 }
 
-stamp!(portable);
+stamp!(portable, false);
 #[cfg(target_arch = "x86_64")]
-stamp!(avx2, "avx2");
+stamp!(avx2, true, "avx2,fma");
 #[cfg(target_arch = "x86_64")]
-stamp!(avx512, "avx512f,avx512bw,avx512vl,avx512dq");
+stamp!(avx512, true, "avx512f,avx512bw,avx512vl,avx512dq,fma");
 
 impl RowKernels {
     /// For any machine.
@@ -57,10 +119,10 @@ impl RowKernels {
         portable::KERNELS
     }
 
-    /// For AVX2, where this machine has it.
+    /// For AVX2 and FMA, where this machine has them.
     #[cfg(target_arch = "x86_64")]
     pub fn avx2() -> Option<Self> {
-        is_x86_feature_detected!("avx2").then_some(avx2::KERNELS)
+        (is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")).then_some(avx2::KERNELS)
     }
 
     /// For AVX-512, where this machine has it.
@@ -69,69 +131,89 @@ impl RowKernels {
         (is_x86_feature_detected!("avx512f")
             && is_x86_feature_detected!("avx512bw")
             && is_x86_feature_detected!("avx512vl")
-            && is_x86_feature_detected!("avx512dq"))
+            && is_x86_feature_detected!("avx512dq")
+            && is_x86_feature_detected!("fma"))
         .then_some(avx512::KERNELS)
     }
 
-    /// Replaces scores by `exp(score − max)` and returns their sum; dividing is left to the caller. The order of the
-    /// sum depends on the index only, and scores of −∞ change nothing.
-    pub fn softmax(&self, row: &mut [f32]) -> f32 {
+    /// Scales, bias and activation of a tile, in place.
+    pub(super) fn finish(&self, tile: &mut Tile, finish: &Finish<'_>) {
+        assert!(finish.rows <= TILE_ROWS && finish.scales.is_none_or(|scales| scales.rows.len() >= finish.rows));
         // SAFETY: the constructor detected the instruction set.
-        unsafe { (self.softmax)(row) }
+        unsafe { (self.finish)(tile, finish) }
     }
 
-    /// tanh-GELU in place.
-    pub fn gelu_tanh(&self, row: &mut [f32]) {
+    /// Norm of one row.
+    pub(super) fn norm(&self, x: &[f32], norm: &RowNorm<'_>, out: &mut [f32]) {
         // SAFETY: as above.
-        unsafe { (self.gelu_tanh)(row) }
-    }
-
-    /// `silu(gate) × up`.
-    pub fn swiglu(&self, gate: &[f32], up: &[f32], out: &mut [f32]) {
-        // SAFETY: as above.
-        unsafe { (self.swiglu)(gate, up, out) }
-    }
-
-    /// RMS norm of one row.
-    pub fn rms_norm(&self, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
-        // SAFETY: as above.
-        unsafe { (self.rms_norm)(x, weight, eps, out) }
-    }
-
-    /// Layer norm of one row.
-    pub fn layer_norm(&self, x: &[f32], weight: &[f32], bias: &[f32], eps: f32, out: &mut [f32]) {
-        // SAFETY: as above.
-        unsafe { (self.layer_norm)(x, weight, bias, eps, out) }
+        unsafe { (self.norm)(x, norm, out) }
     }
 
     /// Rounds to bfloat16, to nearest even.
-    pub fn round_bf16(&self, x: &[f32], out: &mut [u16]) {
+    pub(super) fn round(&self, x: &[f32], out: &mut [u16]) {
         // SAFETY: as above.
-        unsafe { (self.round_bf16)(x, out) }
+        unsafe { (self.round)(x, out) }
+    }
+
+    /// Rounds to integers from −127 to 127 of the step that is returned, and stores 128 more.
+    pub(super) fn quantise(&self, x: &[f32], out: &mut [u8]) -> f32 {
+        // SAFETY: as above.
+        unsafe { (self.quantise)(x, out) }
+    }
+
+    /// Replaces the first `count` scores of a row, which lie side by side in `tiles`, by `exp(scale × (score − largest))`,
+    /// and the others by 0. The order of the sum depends on a score's place only.
+    pub(super) fn softmax(&self, tiles: &mut [Tile], row: usize, count: usize, scale: f32) -> SoftmaxPart {
+        assert!(row < TILE_ROWS && (1..=tiles.len() * PANEL).contains(&count), "scores inside the tiles");
+        // SAFETY: as above.
+        unsafe { (self.softmax)(tiles, row, count, scale) }
+    }
+
+    /// A row of `tiles`, rounded to bfloat16.
+    pub(super) fn weights_bf16(&self, tiles: &[Tile], row: usize, out: &mut [u16]) {
+        assert!(row < TILE_ROWS && out.len() >= tiles.len() * PANEL);
+        // SAFETY: as above.
+        unsafe { (self.weights_bf16)(tiles, row, out) }
+    }
+
+    /// `to = keep × to + take × from`.
+    pub(super) fn merge(&self, to: &mut [f32], keep: f32, from: &[f32], take: f32) {
+        // SAFETY: as above.
+        unsafe { (self.merge)(to, keep, from, take) }
+    }
+
+    /// Half-split rotation: pairs `(i, i + d/2)` (`rotate_half` of modeling_llama.py).
+    pub(super) fn rotate(&self, x: &[f32], cos: &[f32], sin: &[f32], out: &mut [f32]) {
+        // SAFETY: as above.
+        unsafe { (self.rotate)(x, cos, sin, out) }
     }
 }
 
-/// `eˣ` to about 1 ulp for `x` in [−87, 88]; 0 below, as softmax wants it.
+/// `a × b + c`.
 #[inline(always)]
-fn exp(x: f32) -> f32 {
+fn multiply_add<const FUSED: bool>(a: f32, b: f32, c: f32) -> f32 {
+    if FUSED { a.mul_add(b, c) } else { a * b + c }
+}
+
+/// `2ˣ` to about 1 ulp for `x` in [−126, 127]; smaller ones count as −126 and come out as 0.
+#[inline(always)]
+pub(super) fn exp2<const FUSED: bool>(x: f32) -> f32 {
     // Adding and subtracting 1.5 × 2²³ rounds to an integer on any instruction set.
     const ROUND: f32 = 12_582_912.0;
-    // ln 2 in two parts, so that x − n ln 2 is exact to the last bit that matters.
-    const LN_2_HIGH: f32 = 0.693_359_4;
-    const LN_2_LOW: f32 = LN_2 - LN_2_HIGH;
-    let clamped = x.clamp(-87.0, 88.0);
-    let n = (clamped * LOG2_E + ROUND) - ROUND;
-    let r = clamped - n * LN_2_HIGH - n * LN_2_LOW;
-    // Cephes' expf polynomial for |r| ≤ ln 2 / 2.
-    let p = 1.987_569_1e-4_f32;
-    let p = p * r + 1.398_199_9e-3;
-    let p = p * r + 8.333_452e-3;
-    let p = p * r + 4.166_579_6e-2;
-    let p = p * r + 1.666_666_5e-1;
-    let p = p * r + 0.5;
-    let y = p * r * r + r + 1.0;
-    let scale = f32::from_bits((((n as i32) + 127) as u32) << 23);
-    if x < -87.0 { 0.0 } else { y * scale }
+    let clamped = if x > -126.0 { x } else { -126.0 };
+    let shifted = clamped + ROUND;
+    let r = clamped - (shifted - ROUND);
+    // Cephes' exp2f polynomial for |r| ≤ 1/2.
+    let p = 1.535_336_2e-4_f32;
+    let p = multiply_add::<FUSED>(p, r, 1.339_887_4e-3);
+    let p = multiply_add::<FUSED>(p, r, 9.618_437e-3);
+    let p = multiply_add::<FUSED>(p, r, 5.550_332_5e-2);
+    let p = multiply_add::<FUSED>(p, r, 2.402_264_8e-1);
+    let p = multiply_add::<FUSED>(p, r, 6.931_472e-1);
+    let p = multiply_add::<FUSED>(p, r, 1.0);
+    // The integer stands in the low bits of `shifted`; added to the exponent, it multiplies by its power of two.
+    let y = f32::from_bits(p.to_bits().wrapping_add(shifted.to_bits() << 23));
+    if x > -126.0 { y } else { 0.0 }
 }
 
 /// Adds lanes pairwise, in one fixed order.
@@ -150,87 +232,81 @@ fn fold(lanes: Lanes, combine: impl Fn(f32, f32) -> f32) -> f32 {
 
 /// Sums `term(i)` over a row: lane `i mod 16` takes index `i`, then the lanes are folded.
 #[inline(always)]
-fn sum(x: &[f32], term: impl Fn(f32) -> f32) -> f32 {
+fn sum(x: &[f32], add: impl Fn(f32, f32) -> f32) -> f32 {
     let (chunks, rest) = x.as_chunks::<LANES>();
     let mut lanes = [0.0; LANES];
     for chunk in chunks {
         for i in 0..LANES {
-            lanes[i] += term(chunk[i]);
+            lanes[i] = add(lanes[i], chunk[i]);
         }
     }
     for (lane, x) in lanes.iter_mut().zip(rest) {
-        *lane += term(*x);
+        *lane = add(*lane, *x);
     }
     fold(lanes, |a, b| a + b)
 }
 
-/// Applies `f` to every number, 16 at a time.
 #[inline(always)]
-fn map(x: &mut [f32], f: impl Fn(f32) -> f32) {
-    let (chunks, rest) = x.as_chunks_mut::<LANES>();
-    for chunk in chunks {
-        for x in chunk {
-            *x = f(*x);
-        }
-    }
-    for x in rest {
-        *x = f(*x);
-    }
-}
-
-#[inline(always)]
-fn softmax(row: &mut [f32]) -> f32 {
-    let larger = |a: f32, b: f32| if a > b { a } else { b };
-    let (chunks, rest) = row.as_chunks::<LANES>();
-    let mut lanes = [f32::NEG_INFINITY; LANES];
-    for chunk in chunks {
-        for i in 0..LANES {
-            lanes[i] = larger(chunk[i], lanes[i]);
-        }
-    }
-    for (lane, x) in lanes.iter_mut().zip(rest) {
-        *lane = larger(*x, *lane);
-    }
-    let max = fold(lanes, larger);
-    map(row, |x| exp(x - max));
-    sum(row, |x| x)
+fn larger(a: f32, b: f32) -> f32 {
+    if a > b { a } else { b }
 }
 
 /// `1 / (1 + e⁻ˣ)`.
 #[inline(always)]
-fn sigmoid(x: f32) -> f32 {
-    1.0 / (1.0 + exp(-x))
+fn sigmoid<const FUSED: bool>(x: f32) -> f32 {
+    1.0 / (1.0 + exp2::<FUSED>(if -x * LOG2_E < 126.0 { -x * LOG2_E } else { 126.0 }))
 }
 
 #[inline(always)]
-fn gelu_tanh(row: &mut [f32]) {
-    // 0.5 (1 + tanh u) = sigmoid(2u)
-    const TWO_SQRT_2_OVER_PI: f32 = 1.595_769_2;
-    map(row, |x| x * sigmoid(TWO_SQRT_2_OVER_PI * (x + 0.044_715 * x * x * x)));
-}
-
-#[inline(always)]
-fn swiglu(gate: &[f32], up: &[f32], out: &mut [f32]) {
-    for ((out, gate), up) in out.iter_mut().zip(gate).zip(up) {
-        *out = gate * sigmoid(*gate) * up;
+fn finish<const FUSED: bool>(tile: &mut Tile, finish: &Finish<'_>) {
+    for (i, row) in tile.0.iter_mut().enumerate().take(finish.rows) {
+        if let Some(scales) = &finish.scales {
+            for (x, (scale, total)) in row.iter_mut().zip(scales.outputs.iter().zip(scales.totals)) {
+                let sum = x.to_bits().cast_signed() - 128 * total;
+                *x = sum as f32 * (scales.rows[i] * scale);
+            }
+        }
+        if let Some(bias) = finish.bias {
+            row.iter_mut().zip(bias).for_each(|(x, bias)| *x += bias);
+        }
+        match finish.activation {
+            TileActivation::Identity => (),
+            TileActivation::GeluTanh => {
+                // 0.5 (1 + tanh u) = sigmoid(2u)
+                const TWO_SQRT_2_OVER_PI: f32 = 1.595_769_2;
+                const CUBIC: f32 = TWO_SQRT_2_OVER_PI * 0.044_715;
+                for x in row {
+                    let u = *x * multiply_add::<FUSED>(*x * *x, CUBIC, TWO_SQRT_2_OVER_PI);
+                    *x *= sigmoid::<FUSED>(u);
+                }
+            }
+            TileActivation::SwiGlu => {
+                let (gates, ups) = row.split_at_mut(PANEL / 2);
+                for (gate, up) in gates.iter_mut().zip(ups) {
+                    *gate = *gate * sigmoid::<FUSED>(*gate) * *up;
+                }
+            }
+        }
     }
 }
 
 #[inline(always)]
-fn rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
-    let scale = 1.0 / (sum(x, |x| x * x) / x.len() as f32 + eps).sqrt();
-    for ((out, x), w) in out.iter_mut().zip(x).zip(weight) {
-        *out = x * scale * w;
-    }
-}
-
-#[inline(always)]
-fn layer_norm(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, out: &mut [f32]) {
-    let mean = sum(x, |x| x) / x.len() as f32;
-    let variance = sum(x, |x| (x - mean) * (x - mean)) / x.len() as f32;
-    let scale = 1.0 / (variance + eps).sqrt();
-    for (((out, x), w), b) in out.iter_mut().zip(x).zip(weight).zip(bias) {
-        *out = (x - mean) * scale * w + b;
+fn norm<const FUSED: bool>(x: &[f32], norm: &RowNorm<'_>, out: &mut [f32]) {
+    match norm {
+        RowNorm::Rms { weight, eps } => {
+            let scale = 1.0 / (sum(x, |sum, x| multiply_add::<FUSED>(x, x, sum)) / x.len() as f32 + eps).sqrt();
+            for ((out, x), w) in out.iter_mut().zip(x).zip(*weight) {
+                *out = x * scale * w;
+            }
+        }
+        RowNorm::Layer { weight, bias, eps } => {
+            let mean = sum(x, |sum, x| sum + x) / x.len() as f32;
+            let squares = sum(x, |sum, x| multiply_add::<FUSED>(x - mean, x - mean, sum));
+            let scale = 1.0 / (squares / x.len() as f32 + eps).sqrt();
+            for (((out, x), w), b) in out.iter_mut().zip(x).zip(*weight).zip(*bias) {
+                *out = multiply_add::<FUSED>((x - mean) * scale, *w, *b);
+            }
+        }
     }
 }
 
@@ -244,8 +320,96 @@ fn nearest_bf16(x: f32) -> u16 {
 }
 
 #[inline(always)]
-fn round_bf16(x: &[f32], out: &mut [u16]) {
+fn round(x: &[f32], out: &mut [u16]) {
     for (out, x) in out.iter_mut().zip(x) {
         *out = nearest_bf16(*x);
+    }
+}
+
+#[inline(always)]
+fn quantise(x: &[f32], out: &mut [u8]) -> f32 {
+    let (chunks, rest) = x.as_chunks::<LANES>();
+    let mut lanes = [0.0_f32; LANES];
+    for chunk in chunks {
+        for i in 0..LANES {
+            lanes[i] = larger(chunk[i].abs(), lanes[i]);
+        }
+    }
+    for (lane, x) in lanes.iter_mut().zip(rest) {
+        *lane = larger(x.abs(), *lane);
+    }
+    let largest = fold(lanes, larger);
+    let inverse = if largest > 0.0 && largest.is_finite() { 127.0 / largest } else { 0.0 };
+    // Adding 1.5 × 2²³ rounds to an integer, ties to even, which then stands in the low bits: 128 more, in the low byte.
+    const ROUND: f32 = 12_582_912.0 + 128.0;
+    for (out, x) in out.iter_mut().zip(x) {
+        *out = (x * inverse + ROUND).to_bits() as u8;
+    }
+    largest / 127.0
+}
+
+#[inline(always)]
+fn softmax<const FUSED: bool>(tiles: &mut [Tile], row: usize, count: usize, scale: f32) -> SoftmaxPart {
+    let (whole, rest) = (count / PANEL, count % PANEL);
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    for (i, tile) in tiles.iter_mut().enumerate().take(count.div_ceil(PANEL)) {
+        let scores = &mut tile.0[row];
+        if i == whole {
+            scores[rest..].fill(f32::NEG_INFINITY);
+        }
+        for half in scores.as_chunks::<LANES>().0 {
+            for i in 0..LANES {
+                lanes[i] = larger(half[i], lanes[i]);
+            }
+        }
+    }
+    let exponent = scale * LOG2_E;
+    let max = fold(lanes, larger) * exponent;
+    let mut lanes = [[0.0; LANES]; 2];
+    let used = count.div_ceil(PANEL);
+    for tile in tiles.iter_mut().take(used) {
+        let scores = tile.0[row].as_chunks_mut::<LANES>().0;
+        for (half, lanes) in scores.iter_mut().zip(&mut lanes) {
+            for i in 0..LANES {
+                half[i] = exp2::<FUSED>(multiply_add::<FUSED>(half[i], exponent, -max));
+                lanes[i] += half[i];
+            }
+        }
+    }
+    for tile in tiles.iter_mut().skip(used) {
+        tile.0[row] = [0.0; PANEL];
+    }
+    let [mut first, second] = lanes;
+    for i in 0..LANES {
+        first[i] += second[i];
+    }
+    SoftmaxPart { max, sum: fold(first, |a, b| a + b) }
+}
+
+#[inline(always)]
+fn weights_bf16(tiles: &[Tile], row: usize, out: &mut [u16]) {
+    for (tile, out) in tiles.iter().zip(out.as_chunks_mut::<PANEL>().0) {
+        for (out, x) in out.iter_mut().zip(&tile.0[row]) {
+            // Weights are finite and at least 0.
+            let bits = x.to_bits();
+            *out = ((bits + 0x7fff + ((bits >> 16) & 1)) >> 16) as u16;
+        }
+    }
+}
+
+#[inline(always)]
+fn merge<const FUSED: bool>(to: &mut [f32], keep: f32, from: &[f32], take: f32) {
+    for (to, from) in to.iter_mut().zip(from) {
+        *to = multiply_add::<FUSED>(*from, take, *to * keep);
+    }
+}
+
+#[inline(always)]
+fn rotate<const FUSED: bool>(x: &[f32], cos: &[f32], sin: &[f32], out: &mut [f32]) {
+    let half = cos.len();
+    let ((a, b), (out_a, out_b)) = (x.split_at(half), out.split_at_mut(half));
+    for (i, (cos, sin)) in cos.iter().zip(sin).enumerate() {
+        out_a[i] = multiply_add::<FUSED>(a[i], *cos, -(b[i] * sin));
+        out_b[i] = multiply_add::<FUSED>(b[i], *cos, a[i] * sin);
     }
 }

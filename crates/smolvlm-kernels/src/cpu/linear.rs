@@ -1,19 +1,24 @@
 //! `epilogue(norm(x) · Wᵀ)` over packed weights.
 
-use rayon::prelude::*;
-
 use super::CpuBackend;
-use super::lanes::RowKernels;
-use super::matmul::{PANEL, Rows, TILE_ROWS, Tile};
+use super::lanes::{Finish, RowNorm, Scales, TileActivation};
+use super::matmul::{CHUNK, Dot, Kernel, PANEL, Panels, Rows, Session, Tile};
+use super::scratch;
 use super::shared::SharedRows;
-use super::tensor::{Pooled, Tensor};
-use super::weight::{Panels, Weight};
+use super::tensor::{Stored, Tensor};
+use super::weight::{Weight, expand_q4};
+use crate::aligned::{bytes_mut, numbers_mut};
 use crate::backend::{Activation, Norm};
+use crate::view::Format;
 
-/// Rows that one task multiplies by a panel while both stay in the second-level cache; a multiple of a tile's rows.
-const BLOCK_ROWS: usize = 96;
-/// Tasks for each thread, so that a late one is made up for.
+/// Tasks for each thread where there are many rows, so that a late one is made up for.
 const TASKS_PER_THREAD: usize = 4;
+/// Up to this many rows are prepared by the calling thread: they cost less than a region.
+const FEW_ROWS: usize = 4;
+/// Rows that one task prepares.
+const ROWS_AT_A_TIME: usize = 16;
+/// Most panels that a kernel takes at a time.
+const MOST_PANELS: usize = 4;
 
 /// What happens to a product before it is written.
 #[derive(Default)]
@@ -24,13 +29,8 @@ pub(super) struct Epilogue<'a> {
     pub(super) residual: Option<&'a Tensor>,
     /// Added likewise, starting over after its last row.
     pub(super) repeated: Option<&'a Tensor>,
-}
-
-/// The left-hand rows in the weight's format.
-enum Input<'a> {
-    F32(&'a [f32]),
-    /// `[rows, inputs]`, the number of inputs rounded up to even.
-    Bf16(Pooled<u16>),
+    /// Whether the result only enters products, and is stored as those round it.
+    pub(super) for_products: bool,
 }
 
 pub(super) fn linear(
@@ -41,136 +41,225 @@ pub(super) fn linear(
     epilogue: Epilogue<'_>,
 ) -> Tensor {
     assert_eq!(x.width(), weight.inputs(), "a linear layer's input width");
-    let normed = norm.map(|norm| {
-        let mut out = backend.tensor(x.rows(), x.width());
-        norm_rows(backend.isa.rows, x, &norm, &mut out);
-        out
-    });
-    let x = normed.as_ref().unwrap_or(x);
-    let input = match weight.panels() {
-        Panels::F32(_) => Input::F32(x.data()),
-        Panels::Bf16(_) => Input::Bf16(round_rows(backend, x)),
-    };
+    let prepared = prepare(backend, x, norm.as_ref(), weight.dot());
+    let (x, steps) = prepared.as_ref().map_or((x, &[][..]), |(x, steps)| (x, steps));
     let width = match epilogue.activation {
         Activation::SwiGlu => weight.outputs() / 2,
         _ => weight.outputs(),
     };
-    let mut out = backend.tensor(x.rows(), width);
-    let product = Product { backend, input, weight, epilogue, rows: x.rows(), width };
-    product.run(&SharedRows::new(&mut out));
+    let narrow = epilogue.for_products && weight.format() != Format::F32;
+    let mut out = backend.tensor(x.rows(), width, if narrow { Stored::Bf16 } else { Stored::F32 });
+    let kernel = *backend.isa.tiles.of(weight.dot());
+    let product = Product { backend, kernel, x, steps, weight, epilogue, width };
+    product.run(&SharedRows::new(&mut out), narrow);
     out
 }
 
-/// Normalises each row of `x`.
-pub(super) fn norm_rows(kernels: RowKernels, x: &Tensor, norm: &Norm<'_, CpuBackend>, out: &mut Tensor) {
-    let width = x.width();
-    let rows = out.data_mut().par_chunks_mut(width).zip(x.data().par_chunks(width)).with_min_len(8);
-    match norm {
-        Norm::Rms { weight, eps } => rows.for_each(|(out, x)| kernels.rms_norm(x, weight, *eps, out)),
-        Norm::Layer { weight, bias, eps } => {
-            rows.for_each(|(out, x)| kernels.layer_norm(x, weight, bias, *eps, out));
-        }
+/// The rows as the weight's products take them, with their steps if those are integers. None where `x` lies so already.
+fn prepare(
+    backend: &CpuBackend,
+    x: &Tensor,
+    norm: Option<&Norm<'_, CpuBackend>>,
+    dot: Dot,
+) -> Option<(Tensor, Vec<f32>)> {
+    let stored = match dot {
+        Dot::F32 => Stored::F32,
+        Dot::Bf16 => Stored::Bf16,
+        Dot::U8I8 => Stored::U8,
+    };
+    if norm.is_none() && x.stored() == stored {
+        return None;
     }
+    let mut out = backend.tensor(x.rows(), x.width(), stored);
+    let mut steps = if stored == Stored::U8 { vec![0.0; x.rows()] } else { Vec::new() };
+    prepare_rows(backend, x, norm, &mut out, &mut steps);
+    Some((out, steps))
 }
 
-fn round_rows(backend: &CpuBackend, x: &Tensor) -> Pooled<u16> {
-    let padded = x.width().next_multiple_of(2);
-    let mut rounded = backend.buffers.bf16.take(x.rows() * padded);
-    let kernels = backend.isa.rows;
-    let rows = rounded.par_chunks_mut(padded).zip(x.data().par_chunks(x.width())).with_min_len(16);
-    rows.for_each(|(out, x)| {
-        out[padded - 1] = 0;
-        kernels.round_bf16(x, out);
+/// Normalises and rounds each row of `x` to what `out` stores.
+pub(super) fn prepare_rows(
+    backend: &CpuBackend,
+    x: &Tensor,
+    norm: Option<&Norm<'_, CpuBackend>>,
+    out: &mut Tensor,
+    steps: &mut [f32],
+) {
+    let (rows, width, stored) = (x.rows(), x.width(), out.stored());
+    let out = SharedRows::new(out);
+    let all_steps = SharedRows::of(bytes_mut(steps), size_of::<f32>());
+    let norm = norm.map(row_norm);
+    let kernels = &backend.isa.rows;
+    let prepare = |row: usize, scratch: &mut [f32]| {
+        let (wide, normed) = scratch.split_at_mut(width);
+        let mut values = if x.stored() == Stored::F32 {
+            x.row::<f32>(row)
+        } else {
+            wide.iter_mut().zip(x.row::<u16>(row)).for_each(|(wide, bits)| *wide = f32::from_bits(u32::from(*bits) << 16));
+            &*wide
+        };
+        // SAFETY: each row is prepared once.
+        unsafe {
+            if let Some(norm) = &norm {
+                let target = if stored == Stored::F32 { out.segment(row, 0, width) } else { &mut normed[..width] };
+                kernels.norm(values, norm, target);
+                values = target;
+            } else if stored == Stored::F32 {
+                out.segment(row, 0, width).copy_from_slice(values);
+            }
+            match stored {
+                Stored::F32 => (),
+                Stored::Bf16 => kernels.round(values, out.segment(row, 0, width)),
+                Stored::U8 => all_steps.segment::<f32>(row, 0, 1)[0] = kernels.quantise(values, out.segment(row, 0, width)),
+            }
+        }
+    };
+    let some = |first: usize, last: usize| {
+        scratch::with(2 * width * size_of::<f32>(), |memory| {
+            let memory = numbers_mut(memory);
+            (first..last).for_each(|row| prepare(row, memory));
+        });
+    };
+    if rows <= FEW_ROWS {
+        return some(0, rows);
+    }
+    backend.threads.run(rows.div_ceil(ROWS_AT_A_TIME), |task| {
+        some(task * ROWS_AT_A_TIME, ((task + 1) * ROWS_AT_A_TIME).min(rows));
     });
-    rounded
+}
+
+fn row_norm<'a>(norm: &Norm<'a, CpuBackend>) -> RowNorm<'a> {
+    match *norm {
+        Norm::Rms { weight, eps } => RowNorm::Rms { weight, eps },
+        Norm::Layer { weight, bias, eps } => RowNorm::Layer { weight, bias, eps },
+    }
 }
 
 /// One product in progress.
 struct Product<'a> {
     backend: &'a CpuBackend,
-    input: Input<'a>,
+    kernel: Kernel,
+    x: &'a Tensor,
+    /// One for each row, when `x` is integers.
+    steps: &'a [f32],
     weight: &'a Weight,
     epilogue: Epilogue<'a>,
-    rows: usize,
+    /// Of the result.
     width: usize,
 }
 
 impl Product<'_> {
     /// Cuts the output into blocks of rows and runs of panels, one task each.
-    fn run(&self, out: &SharedRows<'_>) {
-        let panels = self.weight.outputs().div_ceil(PANEL);
-        let row_blocks = self.rows.div_ceil(BLOCK_ROWS).max(1);
-        let runs = (self.backend.threads() * TASKS_PER_THREAD).div_ceil(row_blocks).clamp(1, panels);
-        let run_length = panels.div_ceil(runs);
-        (0..row_blocks * runs).into_par_iter().for_each(|task| {
-            let (block, run) = (task / runs, task % runs);
-            let rows = block * BLOCK_ROWS..((block + 1) * BLOCK_ROWS).min(self.rows);
-            for panel in run * run_length..((run + 1) * run_length).min(panels) {
-                for first in rows.clone().step_by(TILE_ROWS) {
-                    self.tile(first, TILE_ROWS.min(rows.end - first), panel, out);
+    fn run(&self, out: &SharedRows<'_>, narrow: bool) {
+        let (rows, panels, threads) = (self.x.rows(), self.weight.panels(), self.backend.threads.count());
+        if rows <= self.kernel.few_rows {
+            let tasks = panels.div_ceil(self.kernel.few_panels).next_multiple_of(threads).min(panels);
+            return self.backend.threads.run(tasks, |task| {
+                self.block(0..rows, task * panels / tasks..(task + 1) * panels / tasks, out, narrow);
+            });
+        }
+        let block = self.block_rows();
+        let blocks = rows.div_ceil(block).max(1);
+        let runs = (threads * TASKS_PER_THREAD).min(panels);
+        self.backend.threads.run(blocks * runs, |task| {
+            let (block_index, run) = (task / runs, task % runs);
+            let rows = block_index * block..((block_index + 1) * block).min(rows);
+            self.block(rows, run * panels / runs..(run + 1) * panels / runs, out, narrow);
+        });
+    }
+
+    /// Rows that one task multiplies by a panel while all of them stay in the second-level cache.
+    fn block_rows(&self) -> usize {
+        let rows = self.backend.cache_bytes / 2 / self.x.stride();
+        (rows / self.kernel.rows).max(1) * self.kernel.rows
+    }
+
+    fn block(&self, rows: std::ops::Range<usize>, panels: std::ops::Range<usize>, out: &SharedRows<'_>, narrow: bool) {
+        let session = self.backend.isa.tiles.session();
+        let expanded = if self.weight.format() == Format::Q4 { self.weight.chunks() * CHUNK * PANEL } else { 0 };
+        let at_a_time = match rows.len() <= self.kernel.few_rows {
+            true if expanded == 0 => self.kernel.few_panels,
+            _ => 1,
+        };
+        let mut tiles = [Tile::ZERO; MOST_PANELS];
+        scratch::with(expanded, |memory| {
+            for first in panels.clone().step_by(at_a_time) {
+                let count = at_a_time.min(panels.end - first);
+                let mut operand =
+                    Panels { bytes: self.weight.panels_from(first), stride: self.weight.stride(), count };
+                if expanded > 0 {
+                    expand_q4(operand.bytes, self.weight.chunks(), memory);
+                    operand = Panels { bytes: memory, stride: expanded, count: 1 };
+                }
+                for row in rows.clone().step_by(self.kernel.rows) {
+                    let count = self.kernel.rows.min(rows.end - row);
+                    self.tile(&session, row, count, first, operand, &mut tiles, out, narrow);
                 }
             }
         });
     }
 
-    fn tile(&self, first: usize, rows: usize, panel: usize, out: &SharedRows<'_>) {
-        let kernels = &self.backend.isa.tiles;
-        let mut tile: Tile = [[0.0; PANEL]; TILE_ROWS];
-        match (&self.input, self.weight.panels()) {
-            (Input::F32(x), Panels::F32(panels)) => {
-                let k = self.weight.inputs();
-                kernels.f32(
-                    Rows { data: &x[first * k..], stride: k, count: rows },
-                    &panels[panel * PANEL * k..],
-                    k,
-                    &mut tile,
-                    false,
-                );
-            }
-            (Input::Bf16(x), Panels::Bf16(panels)) => {
-                let k = self.weight.inputs().next_multiple_of(2);
-                kernels.bf16(
-                    Rows { data: &x[first * k..], stride: k, count: rows },
-                    &panels[panel * PANEL * k..],
-                    k,
-                    &mut tile,
-                    false,
-                );
-            }
-            _ => unreachable!("the input was brought to the weight's format"),
-        }
-        for (i, sums) in tile.iter_mut().enumerate().take(rows) {
-            self.finish_row(first + i, panel, sums, out);
+    #[expect(clippy::too_many_arguments, reason = "what the loops above settle, once each")]
+    fn tile(
+        &self,
+        session: &Session<'_>,
+        first_row: usize,
+        rows: usize,
+        first_panel: usize,
+        panels: Panels<'_>,
+        tiles: &mut [Tile; MOST_PANELS],
+        out: &SharedRows<'_>,
+        narrow: bool,
+    ) {
+        let operand = Rows { bytes: self.x.bytes_from(first_row), stride: self.x.stride(), count: rows };
+        session.multiply(self.weight.dot(), operand, panels, self.weight.chunks(), tiles, false);
+        for (i, tile) in tiles.iter_mut().enumerate().take(panels.count) {
+            self.finish(tile, first_row, rows, first_panel + i);
+            self.write(tile, first_row, rows, first_panel + i, out, narrow);
         }
     }
 
-    /// Applies the epilogue to one row of a tile and writes it.
-    fn finish_row(&self, row: usize, panel: usize, sums: &mut [f32; PANEL], out: &SharedRows<'_>) {
+    /// Scales, bias and activation of a tile.
+    fn finish(&self, tile: &mut Tile, first_row: usize, rows: usize, panel: usize) {
+        let mut padded = [0.0; PANEL];
+        let bias = self.epilogue.bias.map(|bias| {
+            let bias = &bias[panel * PANEL..];
+            let len = bias.len().min(PANEL);
+            padded[..len].copy_from_slice(&bias[..len]);
+            &padded
+        });
+        let scales = self.weight.format().is_quantised().then(|| {
+            let (outputs, totals) = self.weight.trailer(panel);
+            Scales { rows: &self.steps[first_row..first_row + rows], outputs, totals }
+        });
+        let activation = match self.epilogue.activation {
+            Activation::Identity => TileActivation::Identity,
+            Activation::GeluTanh => TileActivation::GeluTanh,
+            Activation::SwiGlu => TileActivation::SwiGlu,
+        };
+        self.backend.isa.rows.finish(tile, &Finish { rows, scales, bias, activation });
+    }
+
+    /// Adds residuals and writes a tile's rows.
+    fn write(&self, tile: &mut Tile, first_row: usize, rows: usize, panel: usize, out: &SharedRows<'_>, narrow: bool) {
         let columns = if self.epilogue.activation == Activation::SwiGlu { PANEL / 2 } else { PANEL };
         let first = panel * columns;
         let len = columns.min(self.width.saturating_sub(first));
-        // SAFETY: each tile row is finished once, and tiles cover disjoint rows and columns.
-        let target = unsafe { out.segment(row, first.min(self.width), len) };
-        if let Some(bias) = self.epilogue.bias {
-            add(sums, &bias[first..first + len]);
-        }
-        let kernels = &self.backend.isa.rows;
-        match self.epilogue.activation {
-            Activation::Identity => target.copy_from_slice(&sums[..len]),
-            Activation::GeluTanh => {
-                kernels.gelu_tanh(sums);
-                target.copy_from_slice(&sums[..len]);
+        for (row, sums) in (first_row..).zip(&mut tile.0[..rows]) {
+            let sums = &mut sums[..len];
+            if let Some(residual) = self.epilogue.residual {
+                add(sums, &residual.row(row)[first..first + len]);
             }
-            Activation::SwiGlu => {
-                let (gate, up) = sums.split_at(PANEL / 2);
-                kernels.swiglu(&gate[..len], &up[..len], target);
+            if let Some(repeated) = self.epilogue.repeated {
+                add(sums, &repeated.row(row % repeated.rows())[first..first + len]);
             }
-        }
-        if let Some(residual) = self.epilogue.residual {
-            add(target, &residual.row(row)[first..first + len]);
-        }
-        if let Some(repeated) = self.epilogue.repeated {
-            add(target, &repeated.row(row % repeated.rows())[first..first + len]);
+            // SAFETY: each row and panel is written once.
+            unsafe {
+                if narrow {
+                    self.backend.isa.rows.round(sums, out.segment(row, first, len));
+                } else {
+                    out.segment::<f32>(row, first, len).copy_from_slice(sums);
+                }
+            }
         }
     }
 }

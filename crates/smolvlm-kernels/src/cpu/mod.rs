@@ -12,9 +12,10 @@ mod rows;
 mod scratch;
 mod shared;
 mod tensor;
+mod threads;
 mod weight;
 
-use rayon::{ThreadPool, ThreadPoolBuilder};
+use std::sync::Arc;
 
 pub use cache::Cache;
 pub use isa::InstructionSet;
@@ -26,13 +27,16 @@ use crate::backend::{
     Backend, BackendError, CacheShape, LinearArgs, Norm, PatchArgs, RopeTable, TileBatch, TokenBatch,
 };
 use crate::view::{Format, MatrixView};
-use tensor::Buffers;
+use tensor::{Pool, Stored};
+use threads::Threads;
 
 /// Computes on the processor's cores.
 pub struct CpuBackend {
-    threads: ThreadPool,
+    threads: Threads,
     isa: InstructionSet,
-    buffers: Buffers,
+    buffers: Arc<Pool>,
+    /// Of one core's second-level cache.
+    cache_bytes: usize,
 }
 
 /// The inputs of one step.
@@ -65,17 +69,14 @@ impl CpuBackend {
     /// # Errors
     /// When the system refuses the threads.
     pub fn with_instruction_set(threads: usize, isa: InstructionSet) -> Result<Self, BackendError> {
-        let threads = ThreadPoolBuilder::new()
-            .num_threads(threads)
-            .thread_name(|i| format!("smolvlm-{i}"))
-            .build()
+        let threads = Threads::new(threads)
             .map_err(|error| BackendError { message: format!("cannot start compute threads: {error}") })?;
-        Ok(Self { threads, isa, buffers: Buffers::default() })
+        Ok(Self { threads, isa, buffers: Arc::default(), cache_bytes: second_level_cache() })
     }
 
     /// How many threads compute.
     pub fn threads(&self) -> usize {
-        self.threads.current_num_threads()
+        self.threads.count()
     }
 
     /// The instruction set in use.
@@ -83,9 +84,16 @@ impl CpuBackend {
         self.isa
     }
 
-    fn tensor(&self, rows: usize, width: usize) -> Tensor {
-        Tensor::new(&self.buffers.f32, rows, width)
+    fn tensor(&self, rows: usize, width: usize, stored: Stored) -> Tensor {
+        Tensor::new(&self.buffers, rows, width, stored)
     }
+}
+
+/// Bytes of a core's second-level cache; where the system does not tell, what most have.
+fn second_level_cache() -> usize {
+    let told = std::fs::read_to_string("/sys/devices/system/cpu/cpu0/cache/index2/size").ok();
+    let kibibytes = told.and_then(|text| text.trim().strip_suffix('K')?.parse::<usize>().ok());
+    kibibytes.map_or(1 << 20, |kibibytes| kibibytes.clamp(128, 1 << 16) << 10)
 }
 
 impl Backend for CpuBackend {
@@ -97,11 +105,11 @@ impl Backend for CpuBackend {
     type Plan = Plan;
 
     fn pack(&self, parts: &[MatrixView<'_>], format: Format) -> Weight {
-        self.threads.install(|| Weight::stacked(parts, format))
+        Weight::stacked(&self.threads, parts, format)
     }
 
     fn pack_gate_up(&self, gate: MatrixView<'_>, up: MatrixView<'_>, format: Format) -> Weight {
-        self.threads.install(|| Weight::gate_up(gate, up, format))
+        Weight::gate_up(&self.threads, gate, up, format)
     }
 
     fn table(&self, matrix: MatrixView<'_>, format: Format) -> Table {
@@ -114,13 +122,22 @@ impl Backend for CpuBackend {
 
     fn upload(&self, rows: usize, width: usize, values: &[f32]) -> Tensor {
         assert_eq!(values.len(), rows * width, "an upload of {rows} × {width}");
-        let mut tensor = self.tensor(rows, width);
-        tensor.data_mut().copy_from_slice(values);
+        let mut tensor = self.tensor(rows, width, Stored::F32);
+        for (row, values) in values.chunks(width).enumerate() {
+            tensor.row_mut(row).copy_from_slice(values);
+        }
         tensor
     }
 
     fn download(&self, x: &Tensor) -> Vec<f32> {
-        x.data().to_vec()
+        let mut values = Vec::with_capacity(x.rows() * x.width());
+        for row in 0..x.rows() {
+            match x.stored() {
+                Stored::F32 => values.extend_from_slice(x.row(row)),
+                _ => values.extend(x.row::<u16>(row).iter().map(|bits| f32::from_bits(u32::from(*bits) << 16))),
+            }
+        }
+        values
     }
 
     fn cache(&self, shape: CacheShape) -> Cache {
@@ -144,11 +161,11 @@ impl Backend for CpuBackend {
     }
 
     fn step(&self, _plan: &Plan, body: impl FnOnce() -> Tensor + Send) -> Result<Tensor, BackendError> {
-        Ok(self.threads.install(body))
+        Ok(body())
     }
 
     fn embed(&self, plan: &Plan, table: &Table) -> Tensor {
-        let mut out = self.tensor(plan.tokens.ids.len(), table.width());
+        let mut out = self.tensor(plan.tokens.ids.len(), table.width(), Stored::F32);
         rows::embed(&plan.tokens.ids, table, &mut out);
         out
     }
@@ -169,14 +186,15 @@ impl Backend for CpuBackend {
             bias: args.bias,
             activation: args.activation,
             residual: args.residual,
+            for_products: args.for_products,
             ..Default::default()
         };
         linear::linear(self, args.x, args.norm, args.weight, epilogue)
     }
 
     fn norm(&self, x: &Tensor, norm: Norm<'_, Self>) -> Tensor {
-        let mut out = self.tensor(x.rows(), x.width());
-        linear::norm_rows(self.isa.rows, x, &norm, &mut out);
+        let mut out = self.tensor(x.rows(), x.width(), Stored::F32);
+        linear::prepare_rows(self, x, Some(&norm), &mut out, &mut []);
         out
     }
 
@@ -187,23 +205,22 @@ impl Backend for CpuBackend {
     fn cached_attention(
         &self,
         plan: &Plan,
-        mut qkv: Tensor,
+        qkv: Tensor,
         cache: &mut Cache,
         layer: usize,
         rope: &RopeTable<Self>,
     ) -> Tensor {
-        cache.append(&plan.tokens.segments, &mut qkv, layer, &rope.cos, &rope.sin);
-        attention::paged(self, &plan.tokens.segments, &qkv, cache, layer)
+        let angles = (rope.cos.as_slice(), rope.sin.as_slice());
+        cache.append(self, &plan.tokens.segments, &qkv, layer, angles);
+        attention::paged(self, &plan.tokens.segments, &qkv, cache, layer, angles)
     }
 
     fn pixel_shuffle(&self, x: &Tensor, side: usize, scale: usize) -> Tensor {
-        let mut out = self.tensor(x.rows() / (scale * scale), x.width() * scale * scale);
-        rows::pixel_shuffle(x, side, scale, &mut out);
-        out
+        rows::pixel_shuffle(self, x, side, scale)
     }
 
     fn gather_outputs(&self, plan: &Plan, x: &Tensor) -> Tensor {
-        let mut out = self.tensor(plan.tokens.outputs.len(), x.width());
+        let mut out = self.tensor(plan.tokens.outputs.len(), x.width(), Stored::F32);
         rows::gather(&plan.tokens.outputs, x, &mut out);
         out
     }

@@ -1,19 +1,18 @@
 //! What this machine can do at most, measured: the figures that benchmarks are shares of.
 
 use std::hint::black_box;
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use rayon::prelude::*;
-
 use super::CpuBackend;
-use super::matmul::{PANEL, Rows, TILE_ROWS, Tile};
+use super::matmul::{CHUNK, Dot, PANEL, Panels, Rows, TILE_ROWS, Tile};
 use crate::aligned::Aligned;
 
 /// How long each figure is measured.
 const MEASURE: Duration = Duration::from_millis(150);
-/// Inputs of the product that is repeated: everything stays in the first-level cache.
-const INPUTS: usize = 64;
-/// Bytes read for the bandwidth: more than any cache.
+/// Chunks of inputs of the product that is repeated: everything stays in the first-level cache.
+const CHUNKS: usize = 4;
+/// Bytes read for the bandwidth: more than most caches.
 const BANDWIDTH_BYTES: usize = 512 << 20;
 
 /// Measured peaks, over all threads.
@@ -23,6 +22,8 @@ pub struct Peak {
     pub f32_flops: f64,
     /// The same of bfloat16 products.
     pub bf16_flops: f64,
+    /// Operations per second of products of 8-bit integers.
+    pub q8_ops: f64,
     /// Bytes per second read from memory.
     pub read_bandwidth: f64,
 }
@@ -30,56 +31,56 @@ pub struct Peak {
 impl CpuBackend {
     /// Measures this machine's peaks with the backend's instruction set and threads; takes about a second.
     pub fn measure_peak(&self) -> Peak {
-        let tiles = &self.isa.tiles;
-        let operations = (2 * TILE_ROWS * PANEL * INPUTS) as f64;
-        let f32_flops = self.rate(|| {
-            let (a, panel) = (vec![1e-3_f32; TILE_ROWS * INPUTS], Aligned::<f32>::zeroed(INPUTS * PANEL));
-            move |tile: &mut Tile| tiles.f32(rows(black_box(&a)), &panel, INPUTS, tile, true)
-        });
-        let bf16_flops = self.rate(|| {
-            let (a, panel) = (vec![0x3a83_u16; TILE_ROWS * INPUTS], Aligned::<u16>::zeroed(INPUTS * PANEL));
-            move |tile: &mut Tile| tiles.bf16(rows(black_box(&a)), &panel, INPUTS, tile, true)
-        });
         Peak {
-            f32_flops: f32_flops * operations,
-            bf16_flops: bf16_flops * operations,
+            f32_flops: self.rate(Dot::F32, 4),
+            bf16_flops: self.rate(Dot::Bf16, 2),
+            q8_ops: self.rate(Dot::U8I8, 1),
             read_bandwidth: self.read_bandwidth(),
         }
     }
 
-    /// Products per second of all threads together.
-    fn rate<F: FnMut(&mut Tile)>(&self, product: impl Fn() -> F + Sync) -> f64 {
-        let per_thread = self.threads.broadcast(|_| {
-            let mut product = product();
-            let mut tile: Tile = [[0.0; PANEL]; TILE_ROWS];
+    /// Operations per second of all threads together, on numbers of so many bytes.
+    fn rate(&self, dot: Dot, number: usize) -> f64 {
+        let rows = self.isa.tiles.of(dot).rows;
+        let operations = (2 * rows * PANEL * CHUNKS * CHUNK / number) as f64;
+        let total = Mutex::new(0.0);
+        // Each thread takes one task, since all last equally long.
+        self.threads.run(self.threads.count(), |_| {
+            // 0x3c3c3c3c: small numbers in every format.
+            let mut a = Aligned::zeroed(TILE_ROWS * CHUNKS * CHUNK);
+            let mut panel = Aligned::zeroed(PANEL * CHUNKS * CHUNK);
+            a.fill(0x3c);
+            panel.fill(0x3c);
+            let session = self.isa.tiles.session();
+            let mut tiles = [Tile::ZERO];
             let (started, mut count) = (Instant::now(), 0_u64);
             while started.elapsed() < MEASURE {
-                (0..1000).for_each(|_| product(black_box(&mut tile)));
+                for _ in 0..1000 {
+                    let rows = Rows { bytes: black_box(&a), stride: CHUNKS * CHUNK, count: rows };
+                    let panels = Panels { bytes: &panel, stride: 0, count: 1 };
+                    session.multiply(dot, rows, panels, CHUNKS, black_box(&mut tiles), false);
+                }
                 count += 1000;
             }
-            count as f64 / started.elapsed().as_secs_f64()
+            let rate = count as f64 * operations / started.elapsed().as_secs_f64();
+            *total.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) += rate;
         });
-        per_thread.iter().sum()
+        total.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     fn read_bandwidth(&self) -> f64 {
         let data = vec![1_u64; BANDWIDTH_BYTES / size_of::<u64>()];
         let part = data.len().div_ceil(self.threads());
-        let read = || -> u64 {
-            self.threads.install(|| {
-                data.par_chunks(part).map(|part| part.iter().fold(0, |sum: u64, x| sum.wrapping_add(*x))).sum()
-            })
+        let read = || {
+            self.threads.run(self.threads(), |i| {
+                let part = &data[(i * part).min(data.len())..((i + 1) * part).min(data.len())];
+                black_box(part.iter().fold(0, |sum: u64, x| sum.wrapping_add(*x)));
+            });
         };
-        black_box(read());
+        read();
         let started = Instant::now();
         let rounds = 3;
-        (0..rounds).for_each(|_| {
-            black_box(read());
-        });
+        (0..rounds).for_each(|_| read());
         (rounds * BANDWIDTH_BYTES) as f64 / started.elapsed().as_secs_f64()
     }
-}
-
-fn rows<T>(data: &[T]) -> Rows<'_, T> {
-    Rows { data, stride: INPUTS, count: TILE_ROWS }
 }

@@ -1,8 +1,8 @@
 //! Operations that move rows.
 
-use rayon::prelude::*;
-
-use super::tensor::Tensor;
+use super::CpuBackend;
+use super::shared::SharedRows;
+use super::tensor::{Stored, Tensor};
 use super::weight::Table;
 use crate::backend::FeatureRow;
 
@@ -14,30 +14,33 @@ pub(super) fn embed(ids: &[u32], table: &Table, out: &mut Tensor) {
 
 pub(super) fn scatter(features: &[FeatureRow], sources: &[&Tensor], to: &mut Tensor) {
     for feature in features {
-        let source = sources[feature.source as usize].row(feature.index as usize);
+        let source = sources[feature.source as usize].row::<f32>(feature.index as usize);
         to.row_mut(feature.row as usize).copy_from_slice(source);
     }
 }
 
 pub(super) fn gather(rows: &[u32], from: &Tensor, to: &mut Tensor) {
     for (i, row) in rows.iter().enumerate() {
-        to.row_mut(i).copy_from_slice(from.row(*row as usize));
+        to.row_mut::<f32>(i).copy_from_slice(from.row(*row as usize));
     }
 }
 
 /// `out[I · side/scale + J]` is the block of rows `(I·scale + a) · side + J·scale + b`, `a` and then `b` ascending
 /// (`SmolVLMConnector.pixel_shuffle`).
-pub(super) fn pixel_shuffle(x: &Tensor, side: usize, scale: usize, out: &mut Tensor) {
+pub(super) fn pixel_shuffle(backend: &CpuBackend, x: &Tensor, side: usize, scale: usize) -> Tensor {
     let (width, blocks) = (x.width(), side / scale);
     let tokens = blocks * blocks;
-    let row_width = out.width();
-    out.data_mut().par_chunks_mut(row_width).enumerate().for_each(|(token, row)| {
-        let (tile, token) = (token / tokens, token % tokens);
-        let (block_row, block_column) = (token / blocks, token % blocks);
-        for (i, part) in row.chunks_mut(width).enumerate() {
+    let mut out = backend.tensor(x.rows() / (scale * scale), width * scale * scale, Stored::F32);
+    let (rows, shared) = (out.rows(), SharedRows::new(&mut out));
+    backend.threads.run(rows, |token| {
+        let (tile, local) = (token / tokens, token % tokens);
+        let (block_row, block_column) = (local / blocks, local % blocks);
+        for i in 0..scale * scale {
             let (a, b) = (i / scale, i % scale);
             let source = tile * side * side + (block_row * scale + a) * side + block_column * scale + b;
-            part.copy_from_slice(x.row(source));
+            // SAFETY: each part of each row is written once.
+            unsafe { shared.segment::<f32>(token, i * width, width) }.copy_from_slice(x.row(source));
         }
     });
+    out
 }

@@ -2,17 +2,17 @@
 
 use std::cell::RefCell;
 
+use crate::aligned::Aligned;
+
 thread_local! {
-    static NUMBERS: RefCell<Vec<Vec<f32>>> = const { RefCell::new(Vec::new()) };
+    static MEMORY: RefCell<Vec<Aligned>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Runs `body` with `len` numbers of arbitrary contents.
-pub(super) fn with<R>(len: usize, body: impl FnOnce(&mut [f32]) -> R) -> R {
-    let mut buffer = NUMBERS.with_borrow_mut(|free| free.pop()).unwrap_or_default();
-    if buffer.len() < len {
-        buffer.resize(len, 0.0);
-    }
-    let result = body(&mut buffer[..len]);
-    NUMBERS.with_borrow_mut(|free| free.push(buffer));
+/// Runs `body` with at least `bytes` bytes of arbitrary contents that start on a cache line.
+pub(super) fn with<R>(bytes: usize, body: impl FnOnce(&mut [u8]) -> R) -> R {
+    let mut memory = MEMORY.with_borrow_mut(|free| free.pop()).unwrap_or_default();
+    memory.grow(bytes);
+    let result = body(&mut memory);
+    MEMORY.with_borrow_mut(|free| free.push(memory));
     result
 }

@@ -1,36 +1,44 @@
-//! One output matrix written by many threads, each its own part.
+//! One output written by many threads, each its own part.
 
 use std::marker::PhantomData;
 
 use super::tensor::Tensor;
+use crate::aligned::Plain;
 
-/// A tensor's numbers, writable in disjoint parts from several threads.
+/// Rows of bytes, writable in disjoint parts from several threads.
 pub(super) struct SharedRows<'a> {
-    data: *mut f32,
-    rows: usize,
-    width: usize,
-    borrow: PhantomData<&'a mut Tensor>,
+    bytes: *mut u8,
+    len: usize,
+    stride: usize,
+    borrow: PhantomData<&'a mut [u8]>,
 }
 
-// SAFETY: the pointer stands for a unique borrow of the tensor; `segment` hands out parts that callers keep disjoint.
+// SAFETY: the pointer stands for a unique borrow of the bytes; `segment` hands out parts that callers keep disjoint.
 unsafe impl Send for SharedRows<'_> {}
 // SAFETY: as above.
 unsafe impl Sync for SharedRows<'_> {}
 
 impl<'a> SharedRows<'a> {
     pub(super) fn new(tensor: &'a mut Tensor) -> Self {
-        let (rows, width) = (tensor.rows(), tensor.width());
-        Self { data: tensor.data_mut().as_mut_ptr(), rows, width, borrow: PhantomData }
+        let stride = tensor.stride();
+        Self::of(tensor.memory_mut(), stride)
     }
 
-    /// `len` numbers of `row` from column `first` on.
+    pub(super) fn of(bytes: &'a mut [u8], stride: usize) -> Self {
+        Self { bytes: bytes.as_mut_ptr(), len: bytes.len(), stride, borrow: PhantomData }
+    }
+
+    /// `count` numbers of `row` from number `first` on.
     ///
     /// # Safety
     /// No two live segments overlap, on any thread.
     #[expect(clippy::mut_from_ref, reason = "disjointness is the caller's promise")]
-    pub(super) unsafe fn segment(&self, row: usize, first: usize, len: usize) -> &mut [f32] {
-        assert!(row < self.rows && first + len <= self.width, "a segment inside the matrix");
-        // SAFETY: in bounds by the assertion, unaliased by the caller's promise.
-        unsafe { std::slice::from_raw_parts_mut(self.data.add(row * self.width + first), len) }
+    pub(super) unsafe fn segment<T: Plain>(&self, row: usize, first: usize, count: usize) -> &mut [T] {
+        let start = row * self.stride + first * size_of::<T>();
+        assert!(start + count * size_of::<T>() <= self.len, "a segment inside the rows");
+        let place = self.bytes.wrapping_add(start).cast::<T>();
+        assert!(place.is_aligned(), "a segment of whole numbers");
+        // SAFETY: in bounds and aligned by the assertions, unaliased by the caller's promise.
+        unsafe { std::slice::from_raw_parts_mut(place, count) }
     }
 }

@@ -1,34 +1,62 @@
 //! Matrices packed into panels, and tables of rows.
 
-use half::bf16;
-use rayon::prelude::*;
+use std::ops::{Deref, Range};
+use std::sync::Arc;
 
-use super::matmul::PANEL;
-use crate::aligned::{Aligned, Plain};
+use half::bf16;
+
+use super::matmul::{CHUNK, Dot, PANEL, STEP, chunks};
+use super::shared::SharedRows;
+use super::threads::Threads;
+use crate::aligned::{Aligned, numbers};
+use crate::mapped::MappedFile;
+use crate::quantise::{self, GROUP, Q4Group};
 use crate::view::{Format, MatrixView};
 
-/// A linear layer's matrix, `[outputs, inputs]`, in panels of 64 outputs.
+/// After the integers of a panel: the step of each output, then the sum of its integers.
+const TRAILER: usize = PANEL * (size_of::<f32>() + size_of::<i32>());
+/// Bytes of a chunk of a panel as the kernels take it.
+const PANEL_CHUNK: usize = PANEL * CHUNK;
+/// Bytes of a chunk (64 inputs) of a 4-bit panel: two integers a byte, then the factors of two groups.
+const Q4_CHUNK: usize = PANEL_CHUNK / 2 + 2 * PANEL;
+
+/// A linear layer's matrix, `[outputs, inputs]`, in panels of 32 outputs.
+///
+/// Panels lie one after another; missing outputs and inputs are zeros. A panel is `[steps, 32, 4 bytes]` as
+/// [`matmul`](super::matmul) takes it; of integers, it is followed by the outputs' steps (f32) and sums (i32), 32 each. A
+/// 4-bit panel has, for every 64 inputs, 1,024 bytes with the inputs' first half in the low and their second half in
+/// the high four bits (8 more than the integer), and 32 factors for each half.
 pub struct Weight {
     outputs: usize,
     inputs: usize,
-    panels: Panels,
+    format: Format,
+    bytes: Bytes,
 }
 
-/// The numbers of a packed matrix, one panel after another; missing outputs and inputs are zeros.
-pub(super) enum Panels {
-    /// `[panels, inputs, 64]`.
-    F32(Aligned<f32>),
-    /// `[panels, inputs / 2, 64, 2]`, the number of inputs rounded up to even.
-    Bf16(Aligned<u16>),
+/// Memory of a matrix: our own, or a file's.
+enum Bytes {
+    Own(Aligned),
+    Mapped(Arc<MappedFile>, Range<usize>),
+}
+
+impl Deref for Bytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Own(memory) => memory,
+            Self::Mapped(file, range) => &file.bytes()[range.clone()],
+        }
+    }
 }
 
 impl Weight {
     /// Rows of `parts` one below the other.
-    pub(super) fn stacked(parts: &[MatrixView<'_>], format: Format) -> Self {
+    pub(super) fn stacked(threads: &Threads, parts: &[MatrixView<'_>], format: Format) -> Self {
         let inputs = parts[0].cols();
         assert!(parts.iter().all(|part| part.cols() == inputs), "stacked matrices have one width");
         let outputs = parts.iter().map(MatrixView::rows).sum();
-        Self::packed(outputs, inputs, format, |output, row| {
+        Self::packed(threads, outputs, inputs, format, |output, row| {
             let mut local = output;
             for part in parts {
                 if local < part.rows() {
@@ -39,16 +67,17 @@ impl Weight {
         })
     }
 
-    /// Gate and up rows in turns of 32, so that one panel holds 32 of each and the product can be formed in place.
+    /// Gate and up rows in turns of 16, so that one panel holds 16 of each and the product can be formed in place.
     /// A last panel is filled with zero rows.
-    pub(super) fn gate_up(gate: MatrixView<'_>, up: MatrixView<'_>, format: Format) -> Self {
+    pub(super) fn gate_up(threads: &Threads, gate: MatrixView<'_>, up: MatrixView<'_>, format: Format) -> Self {
+        const TURN: usize = PANEL / 2;
         assert_eq!((gate.rows(), gate.cols()), (up.rows(), up.cols()), "gate and up have one shape");
         let width = gate.rows();
-        let outputs = width.div_ceil(PANEL / 2) * PANEL;
-        let mut weight = Self::packed(outputs, gate.cols(), format, |output, row| {
+        let outputs = width.div_ceil(TURN) * PANEL;
+        let mut weight = Self::packed(threads, outputs, gate.cols(), format, |output, row| {
             let (panel, column) = (output / PANEL, output % PANEL);
-            let (source, column) = if column < PANEL / 2 { (gate, column) } else { (up, column - PANEL / 2) };
-            let index = panel * (PANEL / 2) + column;
+            let (source, column) = if column < TURN { (gate, column) } else { (up, column - TURN) };
+            let index = panel * TURN + column;
             if index < width {
                 source.row(index, row);
             } else {
@@ -59,12 +88,41 @@ impl Weight {
         weight
     }
 
-    fn packed(outputs: usize, inputs: usize, format: Format, row: impl Fn(usize, &mut [f32]) + Sync) -> Self {
-        let panels = match format {
-            Format::F32 => Panels::F32(pack(outputs, inputs, row, |value: f32| value, 1)),
-            Format::Bf16 => Panels::Bf16(pack(outputs, inputs, row, |value| bf16::from_f32(value).to_bits(), 2)),
-        };
-        Self { outputs, inputs, panels }
+    fn packed(
+        threads: &Threads,
+        outputs: usize,
+        inputs: usize,
+        format: Format,
+        row: impl Fn(usize, &mut [f32]) + Sync,
+    ) -> Self {
+        let panels = outputs.div_ceil(PANEL);
+        let stride = panel_bytes(inputs, format);
+        let mut bytes = Aligned::zeroed(panels * stride);
+        let shared = SharedRows::of(&mut bytes, stride);
+        threads.run(panels, |panel| {
+            // SAFETY: each panel is one task.
+            let target = unsafe { shared.segment(panel, 0, stride) };
+            let mut values = vec![0.0; inputs];
+            for column in 0..PANEL.min(outputs - panel * PANEL) {
+                row(panel * PANEL + column, &mut values);
+                pack_output(format, column, &values, target);
+            }
+        });
+        Self { outputs, inputs, format, bytes: Bytes::Own(bytes) }
+    }
+
+    /// A matrix that lies packed in a file. None when the bytes are not as many as it has.
+    pub(super) fn mapped(
+        file: Arc<MappedFile>,
+        range: Range<usize>,
+        (outputs, inputs): (usize, usize),
+        gated: bool,
+        format: Format,
+    ) -> Option<Self> {
+        let panels = if gated { (outputs / 2).div_ceil(PANEL / 2) } else { outputs.div_ceil(PANEL) };
+        let expected = panels.checked_mul(panel_bytes(inputs, format))?;
+        let there = file.bytes().get(range.clone()).is_some_and(|bytes| bytes.len() == expected);
+        there.then(|| Self { outputs, inputs, format, bytes: Bytes::Mapped(file, range) })
     }
 
     /// Rows of the matrix.
@@ -77,75 +135,193 @@ impl Weight {
         self.inputs
     }
 
-    /// Bytes of the packed matrix.
-    pub fn bytes(&self) -> usize {
-        match &self.panels {
-            Panels::F32(data) => data.len() * 4,
-            Panels::Bf16(data) => data.len() * 2,
+    /// How it is stored.
+    pub fn format(&self) -> Format {
+        self.format
+    }
+
+    /// The packed matrix.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// What its products are.
+    pub(super) fn dot(&self) -> Dot {
+        match self.format {
+            Format::F32 => Dot::F32,
+            Format::Bf16 => Dot::Bf16,
+            Format::Q8 | Format::Q4 => Dot::U8I8,
         }
     }
 
-    pub(super) fn panels(&self) -> &Panels {
-        &self.panels
+    /// Chunks that a row's inputs fill.
+    pub(super) fn chunks(&self) -> usize {
+        input_chunks(self.inputs, self.format)
+    }
+
+    /// Bytes from one panel's beginning to the next's.
+    pub(super) fn stride(&self) -> usize {
+        panel_bytes(self.inputs, self.format)
+    }
+
+    pub(super) fn panels(&self) -> usize {
+        self.bytes.len() / self.stride()
+    }
+
+    /// All bytes from a panel on.
+    pub(super) fn panels_from(&self, panel: usize) -> &[u8] {
+        &self.bytes[panel * self.stride()..]
+    }
+
+    /// The steps and the sums of a panel of integers.
+    pub(super) fn trailer(&self, panel: usize) -> (&[f32; PANEL], &[i32; PANEL]) {
+        let end = (panel + 1) * self.stride();
+        let (steps, sums) = self.bytes[end - TRAILER..end].split_at(TRAILER / 2);
+        let whole = "a trailer has 32 of each";
+        (numbers(steps).try_into().expect(whole), numbers(sums).try_into().expect(whole))
     }
 }
 
-/// Packs rows into panels of `[inputs / group, 64, group]`.
-fn pack<T: Plain>(
-    outputs: usize,
-    inputs: usize,
-    row: impl Fn(usize, &mut [f32]) + Sync,
-    convert: impl Fn(f32) -> T + Sync,
-    group: usize,
-) -> Aligned<T> {
-    let padded = inputs.next_multiple_of(group);
-    let mut data = Aligned::zeroed(outputs.div_ceil(PANEL) * PANEL * padded);
-    data.par_chunks_mut(PANEL * padded).enumerate().for_each(|(panel, chunk)| {
-        let mut values = vec![0.0; inputs];
-        for column in 0..PANEL.min(outputs - panel * PANEL) {
-            row(panel * PANEL + column, &mut values);
-            for (i, value) in values.iter().enumerate() {
-                chunk[(i / group * PANEL + column) * group + i % group] = convert(*value);
+/// Chunks that `inputs` numbers fill where they meet a weight.
+fn input_chunks(inputs: usize, format: Format) -> usize {
+    chunks(inputs, number_bytes(format))
+}
+
+/// Bytes of an activation that meets a weight.
+fn number_bytes(format: Format) -> usize {
+    match format {
+        Format::F32 => 4,
+        Format::Bf16 => 2,
+        Format::Q8 | Format::Q4 => 1,
+    }
+}
+
+fn panel_bytes(inputs: usize, format: Format) -> usize {
+    let chunks = input_chunks(inputs, format);
+    match format {
+        Format::F32 | Format::Bf16 => chunks * PANEL_CHUNK,
+        Format::Q8 => chunks * PANEL_CHUNK + TRAILER,
+        Format::Q4 => chunks * Q4_CHUNK + TRAILER,
+    }
+}
+
+/// Writes one output's weights into its panel.
+fn pack_output(format: Format, column: usize, values: &[f32], panel: &mut [u8]) {
+    match format {
+        Format::F32 => scatter(panel, column, values.iter().map(|value| value.to_le_bytes())),
+        Format::Bf16 => scatter(panel, column, values.iter().map(|value| bf16::from_f32(*value).to_le_bytes())),
+        Format::Q8 => {
+            let mut integers = vec![0; values.len()];
+            let step = quantise::q8(values, &mut integers);
+            scatter(panel, column, integers.iter().map(|integer| integer.to_le_bytes()));
+            write_trailer(panel, column, step, integers.iter().map(|integer| i32::from(*integer)).sum());
+        }
+        Format::Q4 => {
+            let mut groups = vec![Q4Group::default(); values.len().div_ceil(GROUP)];
+            let step = quantise::q4(values, &mut groups);
+            let mut sum = 0;
+            for (i, group) in groups.iter().enumerate() {
+                let (chunk, high) = (&mut panel[i / 2 * Q4_CHUNK..][..Q4_CHUNK], i % 2);
+                chunk[PANEL_CHUNK / 2 + high * PANEL + column] = group.factor.cast_unsigned();
+                for (k, integer) in group.integers.iter().enumerate() {
+                    let nibble = (integer + 8).cast_unsigned();
+                    chunk[(k / STEP * PANEL + column) * STEP + k % STEP] |= nibble << (4 * high);
+                    sum += i32::from(group.factor) * i32::from(*integer);
+                }
+            }
+            write_trailer(panel, column, step, sum);
+        }
+    }
+}
+
+/// Writes one output's numbers, `SIZE` bytes each, where the kernels read them.
+fn scatter<const SIZE: usize>(panel: &mut [u8], column: usize, values: impl Iterator<Item = [u8; SIZE]>) {
+    let in_step = STEP / SIZE;
+    for (i, value) in values.enumerate() {
+        panel[(i / in_step * PANEL + column) * STEP + i % in_step * SIZE..][..SIZE].copy_from_slice(&value);
+    }
+}
+
+fn write_trailer(panel: &mut [u8], column: usize, step: f32, sum: i32) {
+    let trailer = panel.len() - TRAILER;
+    panel[trailer + column * 4..][..4].copy_from_slice(&step.to_le_bytes());
+    panel[trailer + TRAILER / 2 + column * 4..][..4].copy_from_slice(&sum.to_le_bytes());
+}
+
+/// Writes a 4-bit panel's integers, times their factors, as an 8-bit panel.
+#[inline(always)]
+pub(super) fn expand_q4(panel: &[u8], chunks: usize, out: &mut [u8]) {
+    let packed = panel.as_chunks::<Q4_CHUNK>().0;
+    for (packed, out) in packed.iter().zip(out.as_chunks_mut::<PANEL_CHUNK>().0).take(chunks) {
+        let (bytes, factors) = packed.split_at(PANEL_CHUNK / 2);
+        for (high, (out, factors)) in
+            out.as_chunks_mut::<{ PANEL_CHUNK / 2 }>().0.iter_mut().zip(factors.as_chunks::<PANEL>().0).enumerate()
+        {
+            let steps = bytes.as_chunks::<{ PANEL * STEP }>().0;
+            for (bytes, out) in steps.iter().zip(out.as_chunks_mut::<{ PANEL * STEP }>().0) {
+                for i in 0..PANEL * STEP {
+                    let nibble = (bytes[i] >> (4 * high)) & 15;
+                    out[i] = nibble.wrapping_sub(8).wrapping_mul(factors[i / STEP]);
+                }
             }
         }
-    });
-    data
+    }
 }
 
 /// A matrix of which single rows are read.
+///
+/// `[rows, width]`; of 8-bit integers, followed by each row's step (f32). Four bits are too few for single rows, so
+/// [`Format::Q4`] stores 8.
 pub struct Table {
+    rows: usize,
     width: usize,
-    rows: TableRows,
-}
-
-enum TableRows {
-    F32(Vec<f32>),
-    Bf16(Vec<bf16>),
+    format: Format,
+    bytes: Bytes,
 }
 
 impl Table {
     pub(super) fn new(matrix: MatrixView<'_>, format: Format) -> Self {
-        let width = matrix.cols();
-        let mut row = vec![0.0; width];
-        let mut each = |sink: &mut dyn FnMut(&[f32])| {
-            for i in 0..matrix.rows() {
-                matrix.row(i, &mut row);
-                sink(&row);
+        let (rows, width) = (matrix.rows(), matrix.cols());
+        let format = Self::stored_format(format);
+        let mut bytes = Aligned::zeroed(Self::size(rows, width, format).unwrap_or(usize::MAX));
+        let mut values = vec![0.0; width];
+        let mut integers = vec![0; width];
+        for row in 0..rows {
+            matrix.row(row, &mut values);
+            let place = &mut bytes[row * width * number_bytes(format)..];
+            match format {
+                Format::F32 => copy(place, values.iter().map(|value| value.to_le_bytes())),
+                Format::Bf16 => copy(place, values.iter().map(|value| bf16::from_f32(*value).to_le_bytes())),
+                Format::Q8 | Format::Q4 => {
+                    let step = quantise::q8(&values, &mut integers);
+                    copy(place, integers.iter().map(|integer| integer.to_le_bytes()));
+                    copy(&mut bytes[rows * width + row * 4..], std::iter::once(step.to_le_bytes()));
+                }
             }
-        };
-        let rows = match format {
-            Format::F32 => {
-                let mut data = Vec::with_capacity(matrix.rows() * width);
-                each(&mut |row| data.extend_from_slice(row));
-                TableRows::F32(data)
-            }
-            Format::Bf16 => {
-                let mut data = Vec::with_capacity(matrix.rows() * width);
-                each(&mut |row| data.extend(row.iter().map(|value| bf16::from_f32(*value))));
-                TableRows::Bf16(data)
-            }
-        };
-        Self { width, rows }
+        }
+        Self { rows, width, format, bytes: Bytes::Own(bytes) }
+    }
+
+    /// A table that lies in a file. None when the bytes are not as many as it has.
+    pub(super) fn mapped(
+        file: Arc<MappedFile>,
+        range: Range<usize>,
+        (rows, width): (usize, usize),
+        format: Format,
+    ) -> Option<Self> {
+        let format = Self::stored_format(format);
+        let expected = Self::size(rows, width, format)?;
+        let there = file.bytes().get(range.clone()).is_some_and(|bytes| bytes.len() == expected);
+        there.then(|| Self { rows, width, format, bytes: Bytes::Mapped(file, range) })
+    }
+
+    fn stored_format(format: Format) -> Format {
+        if format.is_quantised() { Format::Q8 } else { format }
+    }
+
+    fn size(rows: usize, width: usize, format: Format) -> Option<usize> {
+        let steps = if format.is_quantised() { rows.checked_mul(4)? } else { 0 };
+        rows.checked_mul(width)?.checked_mul(number_bytes(format))?.checked_add(steps)
     }
 
     /// Numbers in a row.
@@ -153,11 +329,28 @@ impl Table {
         self.width
     }
 
+    /// The table as it is stored.
+    pub fn bytes(&self) -> &[u8] {
+        let size = Self::size(self.rows, self.width, self.format).unwrap_or_default();
+        &self.bytes[..size]
+    }
+
     pub(super) fn row(&self, row: usize, out: &mut [f32]) {
-        let range = row * self.width..(row + 1) * self.width;
-        match &self.rows {
-            TableRows::F32(data) => out.copy_from_slice(&data[range]),
-            TableRows::Bf16(data) => out.iter_mut().zip(&data[range]).for_each(|(o, v)| *o = v.to_f32()),
+        assert!(row < self.rows, "a row of the table");
+        let size = number_bytes(self.format);
+        let bytes = &self.bytes[row * self.width * size..][..self.width * size];
+        match self.format {
+            Format::F32 => crate::Elements::F32(bytes).widen(0, out),
+            Format::Bf16 => crate::Elements::Bf16(bytes).widen(0, out),
+            Format::Q8 | Format::Q4 => {
+                let step = &self.bytes[self.rows * self.width + row * 4..][..4];
+                let step = f32::from_le_bytes([step[0], step[1], step[2], step[3]]);
+                out.iter_mut().zip(bytes).for_each(|(out, byte)| *out = step * f32::from(byte.cast_signed()));
+            }
         }
     }
+}
+
+fn copy<const SIZE: usize>(to: &mut [u8], values: impl Iterator<Item = [u8; SIZE]>) {
+    to.as_chunks_mut::<SIZE>().0.iter_mut().zip(values).for_each(|(to, value)| *to = value);
 }

@@ -127,6 +127,12 @@ impl ModelConfig {
         names::expected(self).iter().map(names::Expected::elements).sum()
     }
 
+    /// Parameters of the text model's layers.
+    pub fn text_layer_parameters(&self) -> u64 {
+        let layers = |tensor: &&names::Expected| tensor.name.starts_with("model.text_model.layers.");
+        names::expected(self).iter().filter(layers).map(names::Expected::elements).sum()
+    }
+
     /// Notes fields that contradict each other.
     fn check(&self, problems: &Problems) {
         let (text, vision) = (&self.text, &self.vision);
@@ -145,8 +151,11 @@ impl ModelConfig {
             format!("text_config.hidden_size {} is not a multiple of num_attention_heads {heads}", text.hidden),
         );
         require(
-            text.head_dim.is_multiple_of(2) && text.head_dim > 0,
-            format!("text_config.head_dim is {}, expected an even number for the rotary halves", text.head_dim),
+            text.head_dim.is_multiple_of(2) && (2..=MAX_HEAD_DIM).contains(&text.head_dim),
+            format!(
+                "text_config.head_dim is {}, expected an even number (rotary halves) of at most {MAX_HEAD_DIM}",
+                text.head_dim
+            ),
         );
         let rotary = text.max_positions.saturating_mul(text.head_dim);
         require(

@@ -118,7 +118,7 @@ pub struct Generator<B: Backend> {
 impl<B: Backend> Generator<B> {
     /// A generator that ends sequences at `end_ids`.
     pub fn new(backend: B, model: Model<B>, end_ids: Vec<u32>, cache: CachePlan) -> Self {
-        let (text, format) = (&model.config().text, model.format());
+        let (text, format) = (&model.config().text, model.format().of_attention());
         let bytes = if format == Format::F32 { 4 } else { 2 };
         let page_bytes = (2 * text.layers * text.kv_heads * text.head_dim * bytes * PAGE_TOKENS) as u64;
         let fallback = (FALLBACK_CONTEXTS * pages_for(text.max_positions)) as u64;

@@ -29,18 +29,21 @@ pub struct Model<B: Backend> {
 }
 
 impl<B: Backend> Model<B> {
-    /// Packs a validated checkpoint's weights for `backend` in `format`.
+    /// Packs a validated checkpoint's weights for `backend` in `format`; of [`Format::Q4`], the text layers.
     ///
     /// # Errors
     /// [`Checkpoint`](crate::ErrorKind::Checkpoint) when a tensor is missing or has another shape.
     pub fn load(backend: &B, checkpoint: &Checkpoint, format: Format, compat: Compat) -> Result<Self> {
         let config = checkpoint.config().clone();
-        let weights = WeightsAt::root(backend, checkpoint, format);
-        let positions = position_ids::for_full_grid(config.vision.patches_per_side(), format, compat);
+        // Four bits are for the text layers, which decoding reads once a token; the rest is better kept in eight.
+        let others = if format == Format::Q4 { Format::Q8 } else { format };
+        let weights = WeightsAt::root(backend, checkpoint, others);
+        let side = config.vision.patches_per_side();
+        let positions = position_ids::for_full_grid(side, format.of_attention(), compat);
         Ok(Self {
             vision: VisionTower::load(&weights.at("model.vision_model"), &config.vision, &positions)?,
             connector: Connector::load(&weights.at("model.connector"), &config)?,
-            text: TextModel::load(&weights, &config)?,
+            text: TextModel::load(&weights, format, &config)?,
             config,
             format,
         })

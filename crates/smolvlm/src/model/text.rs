@@ -1,6 +1,6 @@
 //! The Llama text model over paged keys and values.
 
-use smolvlm_kernels::{Activation, Backend, BackendError, LinearArgs, Norm, RopeTable};
+use smolvlm_kernels::{Activation, Backend, BackendError, Format, LinearArgs, Norm, RopeTable};
 
 use super::weights::WeightsAt;
 use crate::Result;
@@ -16,9 +16,10 @@ pub struct TextModel<B: Backend> {
 }
 
 impl<B: Backend> TextModel<B> {
-    pub(super) fn load(weights: &WeightsAt<'_, B>, config: &ModelConfig) -> Result<Self> {
+    /// `format` is the layers'; the table and the head have that of `weights`.
+    pub(super) fn load(weights: &WeightsAt<'_, B>, format: Format, config: &ModelConfig) -> Result<Self> {
         let (text, model) = (&config.text, weights.at("model.text_model"));
-        let layers = model.at("layers");
+        let layers = model.at("layers").stored_as(format);
         Ok(Self {
             embeddings: model.table("embed_tokens.weight", text.vocab, text.hidden)?,
             blocks: (0..text.layers).map(|i| Block::load(&layers.at(i), text)).collect::<Result<_>>()?,
@@ -95,6 +96,7 @@ impl<B: Backend> Block<B> {
         let h = backend.linear(LinearArgs {
             norm: Some(self.norm2.norm()),
             activation: Activation::SwiGlu,
+            for_products: true,
             ..LinearArgs::new(&x, &self.gate_up)
         });
         backend.linear(LinearArgs { residual: Some(&x), ..LinearArgs::new(&h, &self.down) })

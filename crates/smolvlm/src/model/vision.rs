@@ -109,7 +109,7 @@ impl<B: Backend> Attention<B> {
     }
 
     fn forward(&self, backend: &B, norm: &LayerNorm<B>, x: B::Tensor, patches: usize) -> B::Tensor {
-        let qkv = backend.linear(LinearArgs { norm: Some(norm.norm()), ..self.qkv.args(&x) });
+        let qkv = backend.linear(LinearArgs { norm: Some(norm.norm()), for_products: true, ..self.qkv.args(&x) });
         let attended = backend.tile_attention(&qkv, patches, self.heads);
         backend.linear(LinearArgs { residual: Some(&x), ..self.out.args(&attended) })
     }
@@ -131,7 +131,8 @@ impl<B: Backend> Mlp<B> {
 
     fn forward(&self, backend: &B, norm: &LayerNorm<B>, x: B::Tensor) -> B::Tensor {
         let activation = Activation::GeluTanh;
-        let h = backend.linear(LinearArgs { norm: Some(norm.norm()), activation, ..self.fc1.args(&x) });
+        let norm = Some(norm.norm());
+        let h = backend.linear(LinearArgs { norm, activation, for_products: true, ..self.fc1.args(&x) });
         backend.linear(LinearArgs { residual: Some(&x), ..self.fc2.args(&h) })
     }
 }

@@ -24,6 +24,11 @@ impl<'a, B: Backend> WeightsAt<'a, B> {
         Self { backend: self.backend, checkpoint: self.checkpoint, format: self.format, prefix }
     }
 
+    /// The same place, its matrices packed in another format.
+    pub(super) fn stored_as(self, format: Format) -> Self {
+        Self { format, ..self }
+    }
+
     pub(super) fn backend(&self) -> &'a B {
         self.backend
     }

@@ -8,7 +8,7 @@ use smolvlm_kernels::{CpuBackend, Format};
 
 use super::{MediaOptions, SmolVlm};
 use crate::checkpoint::hub::{self, DownloadProgress};
-use crate::checkpoint::{Checkpoint, StoredDtype, memory_estimate, read_json};
+use crate::checkpoint::{Checkpoint, ModelConfig, read_json};
 use crate::compat::Compat;
 use crate::generate::{CachePlan, Generator};
 use crate::machine::{available_bytes, check_memory};
@@ -24,6 +24,10 @@ pub enum Dtype {
     F32,
     /// bfloat16, sums in f32: half the memory.
     Bf16,
+    /// 8-bit integers, attention in bf16: a quarter of the memory, and not the reference's numbers any more.
+    Q8,
+    /// The text layers in 4-bit integers, the rest as in [`Q8`](Self::Q8).
+    Q4,
 }
 
 impl Dtype {
@@ -37,6 +41,8 @@ impl Dtype {
         match self {
             Self::F32 => "f32",
             Self::Bf16 => "bf16",
+            Self::Q8 => "q8",
+            Self::Q4 => "q4",
         }
     }
 
@@ -44,6 +50,20 @@ impl Dtype {
         match self {
             Self::F32 => Format::F32,
             Self::Bf16 => Format::Bf16,
+            Self::Q8 => Format::Q8,
+            Self::Q4 => Format::Q4,
+        }
+    }
+
+    /// About how many bytes a model's weights take.
+    fn weight_bytes(self, config: &ModelConfig) -> u64 {
+        let all = config.parameter_count();
+        match self {
+            Self::F32 => 4 * all,
+            Self::Bf16 => 2 * all,
+            // Steps and sums of each output add a little.
+            Self::Q8 => all + all / 32,
+            Self::Q4 => all + all / 32 - config.text_layer_parameters() * 15 / 32,
         }
     }
 }
@@ -102,8 +122,7 @@ impl LoadOptions {
         let preprocessor = Preprocessor::new(settings.clone(), self.compat, self.media.overrides)?;
 
         let dtype = self.dtype.unwrap_or_else(Dtype::best);
-        let stored = if dtype == Dtype::F32 { StoredDtype::F32 } else { StoredDtype::Bf16 };
-        let weights = memory_estimate(checkpoint.config(), stored).weights;
+        let weights = dtype.weight_bytes(checkpoint.config());
         check_memory("the weights", weights, available_bytes()).map_err(|error| error.at(model))?;
         let backend = CpuBackend::new(self.threads).map_err(|error| Error::internal(error.message))?;
         let compute = format!("CPU, {}, {} threads", backend.instruction_set().name, backend.threads());

@@ -1,152 +1,140 @@
-//! Tile products for AVX2 and FMA: four passes over a panel, each 16 outputs wide with 12 accumulators of 8 lanes.
+//! Tile products for AVX2 and FMA: two passes over a panel, each 16 outputs wide with 12 accumulators of 8.
 
-#![allow(clippy::needless_range_loop, reason = "rows and columns address accumulators and memory alike")]
+#![allow(clippy::needless_range_loop, reason = "rows and halves address accumulators and memory alike")]
 
 use std::arch::x86_64::*;
 
 // Closures (as `array::from_fn` takes them) would not be inlined: the standard library's functions around them are not
 // compiled for these instructions. So arrays are filled by loops here.
-use super::{PANEL, Tile, TileKernels, per_row_count};
+use super::{Kernel, PANEL, Product, STEP, TileKernels, nothing};
 
-const LANES: usize = 8;
-/// Outputs of one pass.
-const WIDTH: usize = 2 * LANES;
+/// Bytes of a register.
+const WIDTH: usize = 32;
+/// Bytes of a step of a panel, and of one pass's part of it.
+const PANEL_STEP: usize = PANEL * STEP;
+const PASS: usize = 2 * WIDTH;
+const ROWS: usize = 6;
 
 pub(super) fn kernels() -> TileKernels {
-    TileKernels {
-        f32: per_row_count!(self::f32_rows),
-        f32_widening: per_row_count!(self::f32_widening_rows),
-        bf16: per_row_count!(self::bf16_rows),
-    }
+    let kernel = |multiply| Kernel { rows: ROWS, row_step: 1, few_rows: 0, few_panels: 1, multiply };
+    TileKernels { f32: kernel(f32::multiply), bf16: kernel(bf16::multiply), u8i8: kernel(u8i8::multiply), enter: nothing, leave: nothing }
 }
 
-type Sums<const ROWS: usize> = [[__m256; 2]; ROWS];
-
-#[inline]
-#[target_feature(enable = "avx2,fma")]
-fn load<const ROWS: usize>(tile: &Tile, first: usize, add: bool) -> Sums<ROWS> {
-    let mut sums = [[_mm256_setzero_ps(); 2]; ROWS];
-    if add {
-        for row in 0..ROWS {
-            for half in 0..2 {
-                // SAFETY: `first` is at most 48, so 16 numbers are left in the row.
-                sums[row][half] = unsafe { _mm256_loadu_ps(tile[row].as_ptr().add(first + half * LANES)) };
-            }
-        }
-    }
-    sums
+pub(super) fn vnni_kernels() -> TileKernels {
+    let u8i8 = Kernel { multiply: vnni::multiply, ..kernels().u8i8 };
+    TileKernels { u8i8, ..kernels() }
 }
 
-#[inline]
-#[target_feature(enable = "avx2,fma")]
-fn store<const ROWS: usize>(sums: &Sums<ROWS>, tile: &mut Tile, first: usize) {
-    for row in 0..ROWS {
-        for half in 0..2 {
-            // SAFETY: as in `load`.
-            unsafe { _mm256_storeu_ps(tile[row].as_mut_ptr().add(first + half * LANES), sums[row][half]) };
-        }
-    }
-}
+/// Stamps the kernel for one kind of product: `$row(step of a row)` and `$output(step of 8 outputs)` prepare what
+/// `$dot(sums, row, output)` multiplies.
+macro_rules! stamp {
+    ($module:ident, $features:literal, $row:expr, $output:expr, $dot:expr) => {
+        mod $module {
+            use super::*;
 
-/// # Safety
-/// The machine has AVX2 and FMA; `a` holds `ROWS` rows of `k` numbers at `stride`; `panel` holds `k × 64`.
-#[target_feature(enable = "avx2,fma")]
-unsafe fn f32_rows<const ROWS: usize>(
-    a: *const f32,
-    stride: usize,
-    panel: *const f32,
-    k: usize,
-    tile: &mut Tile,
-    add: bool,
-) {
-    for first in (0..PANEL).step_by(WIDTH) {
-        let mut sums = load::<ROWS>(tile, first, add);
-        for i in 0..k {
-            // SAFETY: `i < k`, `first + 16 <= 64`; every row index is below `ROWS`.
-            unsafe {
-                let mut w = [_mm256_setzero_ps(); 2];
-                for half in 0..2 {
-                    w[half] = _mm256_loadu_ps(panel.add(i * PANEL + first + half * LANES));
+            /// # Safety
+            /// The machine has the instructions, and the product's addresses hold what they promise.
+            #[target_feature(enable = $features)]
+            unsafe fn tile<const ROWS: usize>(product: &Product) {
+                for pass in 0..PANEL_STEP / PASS {
+                    let mut sums = [[_mm256_setzero_si256(); 2]; ROWS];
+                    // SAFETY: every row index is below `ROWS`, `step < steps`; a tile's row has 32 numbers.
+                    unsafe {
+                        if product.add {
+                            for row in 0..ROWS {
+                                for half in 0..2 {
+                                    sums[row][half] = _mm256_loadu_si256(sum(product, row, pass, half));
+                                }
+                            }
+                        }
+                        for step in 0..product.steps {
+                            let place = product.panels.add(step * PANEL_STEP + pass * PASS);
+                            let w = [
+                                $output(_mm256_loadu_si256(place.cast())),
+                                $output(_mm256_loadu_si256(place.add(WIDTH).cast())),
+                            ];
+                            for row in 0..ROWS {
+                                let x = product.rows.add(row * product.row_stride + step * STEP);
+                                let x = $row(_mm256_set1_epi32(x.cast::<i32>().read_unaligned()));
+                                for half in 0..2 {
+                                    sums[row][half] = $dot(sums[row][half], x, w[half]);
+                                }
+                            }
+                        }
+                        for row in 0..ROWS {
+                            for half in 0..2 {
+                                _mm256_storeu_si256(sum(product, row, pass, half), sums[row][half]);
+                            }
+                        }
+                    }
                 }
-                for row in 0..ROWS {
-                    let x = _mm256_set1_ps(*a.add(row * stride + i));
-                    for half in 0..2 {
-                        sums[row][half] = _mm256_fmadd_ps(x, w[half], sums[row][half]);
+            }
+
+            /// # Safety
+            /// As [`tile`].
+            pub(super) unsafe fn multiply(product: &Product) {
+                // SAFETY: the caller's promise.
+                unsafe {
+                    match product.row_count {
+                        1 => tile::<1>(product),
+                        2 => tile::<2>(product),
+                        3 => tile::<3>(product),
+                        4 => tile::<4>(product),
+                        5 => tile::<5>(product),
+                        6 => tile::<6>(product),
+                        rows => unreachable!("a product of {rows} rows"),
                     }
                 }
             }
         }
-        store(&sums, tile, first);
-    }
+    };
 }
 
-/// # Safety
-/// As [`f32_rows`].
+stamp!(f32, "avx2,fma", |x| x, |w| w, |sums, x, w| fma(sums, x, w));
+stamp!(bf16, "avx2,fma", |x| split_bf16(x), |w| split_bf16(w), |sums, x: [__m256i; 2], w: [__m256i; 2]| {
+    fma(fma(sums, x[0], w[0]), x[1], w[1])
+});
+// Products of pairs would not fit the 16 bits that AVX2 multiplies 8-bit integers into, so they are widened first.
+stamp!(u8i8, "avx2,fma", |x| split_u8(x), |w| split_i8(w), |sums, x: [__m256i; 2], w: [__m256i; 2]| {
+    let products = _mm256_add_epi32(_mm256_madd_epi16(x[0], w[0]), _mm256_madd_epi16(x[1], w[1]));
+    _mm256_add_epi32(sums, products)
+});
+stamp!(vnni, "avx2,fma,avxvnni", |x| x, |w| w, |sums, x, w| _mm256_dpbusd_avx_epi32(sums, x, w));
+
+#[inline]
 #[target_feature(enable = "avx2,fma")]
-unsafe fn f32_widening_rows<const ROWS: usize>(
-    a: *const f32,
-    stride: usize,
-    panel: *const u16,
-    k: usize,
-    tile: &mut Tile,
-    add: bool,
-) {
-    for first in (0..PANEL).step_by(WIDTH) {
-        let mut sums = load::<ROWS>(tile, first, add);
-        for i in 0..k {
-            // SAFETY: `i < k`, `first + 16 <= 64`; every row index is below `ROWS`.
-            unsafe {
-                let mut w = [_mm256_setzero_ps(); 2];
-                for half in 0..2 {
-                    let bits = _mm_loadu_si128(panel.add(i * PANEL + first + half * LANES).cast());
-                    w[half] = _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(bits)));
-                }
-                for row in 0..ROWS {
-                    let x = _mm256_set1_ps(*a.add(row * stride + i));
-                    for half in 0..2 {
-                        sums[row][half] = _mm256_fmadd_ps(x, w[half], sums[row][half]);
-                    }
-                }
-            }
-        }
-        store(&sums, tile, first);
-    }
+fn fma(sums: __m256i, x: __m256i, w: __m256i) -> __m256i {
+    _mm256_castps_si256(_mm256_fmadd_ps(_mm256_castsi256_ps(x), _mm256_castsi256_ps(w), _mm256_castsi256_ps(sums)))
 }
 
-/// # Safety
-/// As [`f32_rows`], with `k` even.
+/// The first and the second of each pair, as f32.
+#[inline]
 #[target_feature(enable = "avx2,fma")]
-unsafe fn bf16_rows<const ROWS: usize>(
-    a: *const u16,
-    stride: usize,
-    panel: *const u16,
-    k: usize,
-    tile: &mut Tile,
-    add: bool,
-) {
+fn split_bf16(pairs: __m256i) -> [__m256i; 2] {
     let high = _mm256_set1_epi32(0xffff_0000_u32.cast_signed());
-    for first in (0..PANEL).step_by(WIDTH) {
-        let mut sums = load::<ROWS>(tile, first, add);
-        for pair in 0..k / 2 {
-            // SAFETY: `2 × pair + 1 < k`, `first + 16 <= 64`; every row index is below `ROWS`.
-            unsafe {
-                let (mut even, mut odd) = ([_mm256_setzero_ps(); 2], [_mm256_setzero_ps(); 2]);
-                for half in 0..2 {
-                    let bits = _mm256_loadu_si256(panel.add((pair * PANEL + first + half * LANES) * 2).cast());
-                    even[half] = _mm256_castsi256_ps(_mm256_slli_epi32::<16>(bits));
-                    odd[half] = _mm256_castsi256_ps(_mm256_and_si256(bits, high));
-                }
-                for row in 0..ROWS {
-                    let x = a.add(row * stride + 2 * pair).cast::<u32>().read_unaligned();
-                    let x0 = _mm256_set1_ps(f32::from_bits(x << 16));
-                    let x1 = _mm256_set1_ps(f32::from_bits(x & 0xffff_0000));
-                    for half in 0..2 {
-                        let sum = _mm256_fmadd_ps(x0, even[half], sums[row][half]);
-                        sums[row][half] = _mm256_fmadd_ps(x1, odd[half], sum);
-                    }
-                }
-            }
-        }
-        store(&sums, tile, first);
-    }
+    [_mm256_slli_epi32::<16>(pairs), _mm256_and_si256(pairs, high)]
+}
+
+/// Bytes 0 and 2, and bytes 1 and 3 of each step, as 16-bit integers.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn split_u8(x: __m256i) -> [__m256i; 2] {
+    [_mm256_and_si256(x, _mm256_set1_epi16(0xff)), _mm256_srli_epi16::<8>(x)]
+}
+
+/// The same of signed bytes.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn split_i8(w: __m256i) -> [__m256i; 2] {
+    [_mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(w)), _mm256_srai_epi16::<8>(w)]
+}
+
+/// Where an accumulator lies.
+///
+/// # Safety
+/// The product has that row.
+#[inline(always)]
+unsafe fn sum(product: &Product, row: usize, pass: usize, half: usize) -> *mut __m256i {
+    // SAFETY: there is a tile for the panel.
+    unsafe { (&raw mut (*product.tiles).0[row][(pass * PASS + half * WIDTH) / STEP]).cast() }
 }

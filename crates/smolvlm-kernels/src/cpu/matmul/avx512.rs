@@ -1,141 +1,128 @@
-//! Tile products for AVX-512 with BF16: 24 accumulators of 16 lanes, four loads of the panel per step.
+//! Tile products for AVX-512: 24 accumulators of 16 outputs, so 12 rows of a panel or fewer rows of several panels.
 
-#![allow(clippy::needless_range_loop, reason = "rows and columns address accumulators and memory alike")]
+#![allow(clippy::needless_range_loop, reason = "rows and panels address accumulators and memory alike")]
 
 use std::arch::x86_64::*;
 
 // Closures (as `array::from_fn` takes them) would not be inlined: the standard library's functions around them are not
 // compiled for these instructions. So arrays are filled by loops here.
-use super::{PANEL, TILE_ROWS, Tile, TileKernels, per_row_count};
+use super::{Kernel, PANEL, Product, STEP, TileKernels, nothing};
 
-const LANES: usize = 16;
-const COLUMNS: usize = PANEL / LANES;
+/// Bytes of a register.
+const WIDTH: usize = 64;
+/// Bytes of a step of a panel.
+const PANEL_STEP: usize = PANEL * STEP;
+const ROWS: usize = 12;
+const FEW_ROWS: usize = 3;
+const FEW_PANELS: usize = 4;
 
 pub(super) fn kernels() -> TileKernels {
-    TileKernels {
-        f32: per_row_count!(self::f32_rows),
-        f32_widening: per_row_count!(self::f32_widening_rows),
-        bf16: per_row_count!(self::bf16_rows),
-    }
+    let kernel = |multiply| Kernel { rows: ROWS, row_step: 1, few_rows: FEW_ROWS, few_panels: FEW_PANELS, multiply };
+    TileKernels { f32: kernel(f32::multiply), bf16: kernel(bf16::multiply), u8i8: kernel(u8i8::multiply), enter: nothing, leave: nothing }
 }
 
-type Sums<const ROWS: usize> = [[__m512; COLUMNS]; ROWS];
+/// Stamps the kernel for one kind of product: `$dot(sums, step of a row, step of 16 outputs)`.
+macro_rules! stamp {
+    ($module:ident, $features:literal, $dot:expr) => {
+        mod $module {
+            use super::*;
 
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn load<const ROWS: usize>(tile: &Tile, add: bool) -> Sums<ROWS> {
-    let mut sums = [[_mm512_setzero_ps(); COLUMNS]; ROWS];
-    if add {
-        for row in 0..ROWS {
-            for column in 0..COLUMNS {
-                // SAFETY: a row of the tile has 64 numbers.
-                sums[row][column] = unsafe { _mm512_loadu_ps(tile[row].as_ptr().add(column * LANES)) };
+            /// # Safety
+            /// The machine has the instructions, and the product's addresses hold what they promise.
+            #[target_feature(enable = $features)]
+            unsafe fn tile<const ROWS: usize, const PANELS: usize>(product: &Product) {
+                let mut sums = [[[_mm512_setzero_si512(); 2]; PANELS]; ROWS];
+                // SAFETY: every row index is below `ROWS`, every panel index below `PANELS`, `step < steps`; a tile's
+                // row has 32 numbers.
+                unsafe {
+                    if product.add {
+                        for (row, panel, half) in each::<ROWS, PANELS>() {
+                            sums[row][panel][half] = _mm512_loadu_si512(sum(product, row, panel, half));
+                        }
+                    }
+                    let (mut x, mut outputs) = (product.rows, product.panels);
+                    for _ in 0..product.steps {
+                        let mut w = [[_mm512_setzero_si512(); 2]; PANELS];
+                        for panel in 0..PANELS {
+                            for half in 0..2 {
+                                let place = outputs.add(panel * product.panel_stride + half * WIDTH);
+                                w[panel][half] = _mm512_loadu_si512(place.cast());
+                            }
+                        }
+                        for row in 0..ROWS {
+                            let x = _mm512_set1_epi32(x.add(row * product.row_stride).cast::<i32>().read_unaligned());
+                            for panel in 0..PANELS {
+                                for half in 0..2 {
+                                    sums[row][panel][half] = $dot(sums[row][panel][half], x, w[panel][half]);
+                                }
+                            }
+                        }
+                        x = x.add(STEP);
+                        outputs = outputs.add(PANEL_STEP);
+                    }
+                    for (row, panel, half) in each::<ROWS, PANELS>() {
+                        _mm512_storeu_si512(sum(product, row, panel, half), sums[row][panel][half]);
+                    }
+                }
             }
-        }
-    }
-    sums
-}
 
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn store<const ROWS: usize>(sums: &Sums<ROWS>, tile: &mut [[f32; PANEL]; TILE_ROWS]) {
-    for row in 0..ROWS {
-        for column in 0..COLUMNS {
-            // SAFETY: a row of the tile has 64 numbers.
-            unsafe { _mm512_storeu_ps(tile[row].as_mut_ptr().add(column * LANES), sums[row][column]) };
-        }
-    }
-}
-
-/// # Safety
-/// The machine has AVX-512F; `a` holds `ROWS` rows of `k` numbers at `stride`; `panel` holds `k × 64`.
-#[target_feature(enable = "avx512f")]
-unsafe fn f32_rows<const ROWS: usize>(
-    a: *const f32,
-    stride: usize,
-    panel: *const f32,
-    k: usize,
-    tile: &mut Tile,
-    add: bool,
-) {
-    let mut sums = load::<ROWS>(tile, add);
-    for i in 0..k {
-        // SAFETY: `i < k`; every row index is below `ROWS`.
-        unsafe {
-            let mut w = [_mm512_setzero_ps(); COLUMNS];
-            for column in 0..COLUMNS {
-                w[column] = _mm512_loadu_ps(panel.add(i * PANEL + column * LANES));
-            }
-            for row in 0..ROWS {
-                let x = _mm512_set1_ps(*a.add(row * stride + i));
-                for column in 0..COLUMNS {
-                    sums[row][column] = _mm512_fmadd_ps(x, w[column], sums[row][column]);
+            /// # Safety
+            /// As [`tile`].
+            pub(super) unsafe fn multiply(product: &Product) {
+                // SAFETY: the caller's promise.
+                unsafe {
+                    match (product.row_count, product.panel_count) {
+                        (1, 1) => tile::<1, 1>(product),
+                        (1, 2) => tile::<1, 2>(product),
+                        (1, 3) => tile::<1, 3>(product),
+                        (1, 4) => tile::<1, 4>(product),
+                        (2, 1) => tile::<2, 1>(product),
+                        (2, 2) => tile::<2, 2>(product),
+                        (2, 3) => tile::<2, 3>(product),
+                        (2, 4) => tile::<2, 4>(product),
+                        (3, 1) => tile::<3, 1>(product),
+                        (3, 2) => tile::<3, 2>(product),
+                        (3, 3) => tile::<3, 3>(product),
+                        (3, 4) => tile::<3, 4>(product),
+                        (4, 1) => tile::<4, 1>(product),
+                        (5, 1) => tile::<5, 1>(product),
+                        (6, 1) => tile::<6, 1>(product),
+                        (7, 1) => tile::<7, 1>(product),
+                        (8, 1) => tile::<8, 1>(product),
+                        (9, 1) => tile::<9, 1>(product),
+                        (10, 1) => tile::<10, 1>(product),
+                        (11, 1) => tile::<11, 1>(product),
+                        (12, 1) => tile::<12, 1>(product),
+                        (rows, panels) => unreachable!("a product of {rows} rows and {panels} panels"),
+                    }
                 }
             }
         }
-    }
-    store(&sums, tile);
+    };
 }
 
-/// # Safety
-/// As [`f32_rows`].
-#[target_feature(enable = "avx512f")]
-unsafe fn f32_widening_rows<const ROWS: usize>(
-    a: *const f32,
-    stride: usize,
-    panel: *const u16,
-    k: usize,
-    tile: &mut Tile,
-    add: bool,
-) {
-    let mut sums = load::<ROWS>(tile, add);
-    for i in 0..k {
-        // SAFETY: `i < k`; every row index is below `ROWS`.
-        unsafe {
-            let mut w = [_mm512_setzero_ps(); COLUMNS];
-            for column in 0..COLUMNS {
-                let bits = _mm256_loadu_si256(panel.add(i * PANEL + column * LANES).cast());
-                w[column] = _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(bits)));
-            }
-            for row in 0..ROWS {
-                let x = _mm512_set1_ps(*a.add(row * stride + i));
-                for column in 0..COLUMNS {
-                    sums[row][column] = _mm512_fmadd_ps(x, w[column], sums[row][column]);
-                }
-            }
-        }
-    }
-    store(&sums, tile);
+stamp!(f32, "avx512f", |sums, x, w| {
+    _mm512_castps_si512(_mm512_fmadd_ps(_mm512_castsi512_ps(x), _mm512_castsi512_ps(w), _mm512_castsi512_ps(sums)))
+});
+stamp!(bf16, "avx512f,avx512bf16", |sums, x: __m512i, w: __m512i| {
+    // A register of any bits is 32 bfloat16.
+    let (x, w): (__m512bh, __m512bh) = (std::mem::transmute(x), std::mem::transmute(w));
+    _mm512_castps_si512(_mm512_dpbf16_ps(_mm512_castsi512_ps(sums), x, w))
+});
+stamp!(u8i8, "avx512f,avx512vnni", |sums, x, w| _mm512_dpbusd_epi32(sums, x, w));
+
+/// Row, panel and half of a panel of every accumulator.
+#[inline(always)]
+fn each<const ROWS: usize, const PANELS: usize>() -> impl Iterator<Item = (usize, usize, usize)> {
+    (0..ROWS).flat_map(|row| (0..PANELS).flat_map(move |panel| (0..2).map(move |half| (row, panel, half))))
 }
 
+/// Where an accumulator lies.
+///
 /// # Safety
-/// The machine has AVX-512F and BF16; else as [`f32_rows`], with `k` even.
-#[target_feature(enable = "avx512f,avx512bf16")]
-unsafe fn bf16_rows<const ROWS: usize>(
-    a: *const u16,
-    stride: usize,
-    panel: *const u16,
-    k: usize,
-    tile: &mut Tile,
-    add: bool,
-) {
-    let mut sums = load::<ROWS>(tile, add);
-    for pair in 0..k / 2 {
-        // SAFETY: `2 × pair + 1 < k`; every row index is below `ROWS`; `__m512bh` is 32 bfloat16 of any bits.
-        unsafe {
-            let mut w = [_mm512_setzero_si512(); COLUMNS];
-            for column in 0..COLUMNS {
-                w[column] = _mm512_loadu_si512(panel.add((pair * PANEL + column * LANES) * 2).cast());
-            }
-            for row in 0..ROWS {
-                let x = a.add(row * stride + 2 * pair).cast::<i32>().read_unaligned();
-                let x: __m512bh = std::mem::transmute(_mm512_set1_epi32(x));
-                for column in 0..COLUMNS {
-                    sums[row][column] =
-                        _mm512_dpbf16_ps(sums[row][column], x, std::mem::transmute::<__m512i, __m512bh>(w[column]));
-                }
-            }
-        }
-    }
-    store(&sums, tile);
+/// The product has that row and panel.
+#[inline(always)]
+unsafe fn sum(product: &Product, row: usize, panel: usize, half: usize) -> *mut __m512i {
+    // SAFETY: there is a tile for each panel.
+    unsafe { (&raw mut (*product.tiles.add(panel)).0[row][half * WIDTH / STEP]).cast() }
 }

@@ -1,56 +1,125 @@
-//! Tiles of `rows × 64` outputs: the one shape all matrix products are made of.
+//! Tiles of up to `32 rows × 32 outputs`: the one shape all matrix products are made of.
 //!
-//! The right-hand matrix comes in *panels*: 64 outputs side by side for every input. Each output has one accumulator
-//! that runs along the inputs in order, whatever the number of rows, so results do not depend on what else is computed.
+//! Inputs are taken in *steps* of four bytes: one f32, two bfloat16 or four 8-bit integers. The right-hand matrix comes
+//! in *panels*: for every step, the four bytes of 32 outputs side by side, `[steps, 32, 4 bytes]`. Each output has one
+//! accumulator that runs along the inputs in order, whatever the number of rows, so results do not depend on what
+//! else is computed.
+//!
+//! Inputs are padded with zeros to whole [`CHUNK`]s, in rows and in panels.
 
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod amx;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod portable;
 
+use std::marker::PhantomData;
+
 /// Outputs in a panel.
-pub const PANEL: usize = 64;
+pub const PANEL: usize = 32;
 /// Most rows in a tile.
-pub const TILE_ROWS: usize = 6;
+pub const TILE_ROWS: usize = 32;
+/// Bytes of a row that meet as many bytes of each output at a time.
+pub const STEP: usize = 4;
+/// Bytes that rows and panels' outputs are padded to.
+pub const CHUNK: usize = 64;
 
-/// The accumulators of one tile, `[TILE_ROWS, PANEL]`.
-pub type Tile = [[f32; PANEL]; TILE_ROWS];
+/// What four bytes of a row and of an output are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dot {
+    /// One f32 each; sums in f32.
+    F32,
+    /// Two bfloat16 each; sums in f32.
+    Bf16,
+    /// Four unsigned 8-bit integers of a row, four signed ones of an output; exact sums in i32.
+    U8I8,
+}
 
-/// The left-hand rows of a tile.
+/// The accumulators of one tile. Those of [`Dot::U8I8`] are the bits of an i32.
+#[derive(Debug, Clone, PartialEq)]
+#[repr(C, align(64))]
+pub struct Tile(pub [[f32; PANEL]; TILE_ROWS]);
+
+impl Tile {
+    /// All zeros.
+    pub const ZERO: Self = Self([[0.0; PANEL]; TILE_ROWS]);
+
+    /// The whole tiles that lie in `bytes`.
+    ///
+    /// # Panics
+    /// When the bytes do not start on a cache line.
+    pub(super) fn all_in(bytes: &mut [u8]) -> &mut [Self] {
+        assert!(bytes.as_ptr().cast::<Self>().is_aligned(), "tiles start on a cache line");
+        let count = bytes.len() / size_of::<Self>();
+        // SAFETY: aligned by the assertion, in bounds by the division; a tile is f32 of any bits.
+        unsafe { std::slice::from_raw_parts_mut(bytes.as_mut_ptr().cast(), count) }
+    }
+}
+
+/// The left-hand rows of a product.
 #[derive(Debug, Clone, Copy)]
-pub struct Rows<'a, T> {
-    /// Numbers, from the first row's first on.
-    pub data: &'a [T],
-    /// Numbers from one row's beginning to the next's.
+pub struct Rows<'a> {
+    /// Bytes from the first row's first on. Rows up to the next multiple of [`Kernel::row_step`] must be there,
+    /// whatever they hold.
+    pub bytes: &'a [u8],
+    /// Bytes from one row's beginning to the next's.
     pub stride: usize,
-    /// Rows, 1 to [`TILE_ROWS`].
+    /// Rows, at least one.
     pub count: usize,
 }
 
-/// Multiplies f32 rows by an f32 panel: `(a, row stride of a, panel [k, 64], k, tile, accumulate)`.
-pub(super) type F32Kernel = unsafe fn(*const f32, usize, *const f32, usize, &mut Tile, bool);
-/// The same with a bfloat16 panel `[k, 64]`, widened on the way.
-pub(super) type F32WideningKernel = unsafe fn(*const f32, usize, *const u16, usize, &mut Tile, bool);
-/// Multiplies bfloat16 rows by a panel of bfloat16 pairs `[k / 2, 64, 2]`; the stride and `k` count single numbers.
-pub(super) type Bf16Kernel = unsafe fn(*const u16, usize, *const u16, usize, &mut Tile, bool);
+/// The right-hand panels of a product.
+#[derive(Debug, Clone, Copy)]
+pub struct Panels<'a> {
+    /// Bytes from the first panel's first on.
+    pub bytes: &'a [u8],
+    /// Bytes from one panel's beginning to the next's.
+    pub stride: usize,
+    /// Panels, at least one.
+    pub count: usize,
+}
 
-/// One instruction set's tile products, for 1 to 6 rows each.
+/// A product whose addresses were checked.
+pub(super) struct Product {
+    rows: *const u8,
+    row_stride: usize,
+    row_count: usize,
+    panels: *const u8,
+    panel_stride: usize,
+    panel_count: usize,
+    steps: usize,
+    /// Whether the tiles' numbers are added to, or replaced.
+    add: bool,
+    /// One for each panel.
+    tiles: *mut Tile,
+}
+
+/// One way of multiplying.
+#[derive(Clone, Copy)]
+pub struct Kernel {
+    /// Rows of a tile that keeps every register busy; no call has more.
+    pub rows: usize,
+    /// Rows are read in groups of this many.
+    pub row_step: usize,
+    /// With as few rows as this, several panels are multiplied at a time.
+    pub few_rows: usize,
+    /// How many.
+    pub few_panels: usize,
+    multiply: unsafe fn(&Product),
+}
+
+/// One instruction set's kernels.
 #[derive(Clone, Copy)]
 pub struct TileKernels {
-    f32: [F32Kernel; TILE_ROWS],
-    f32_widening: [F32WideningKernel; TILE_ROWS],
-    bf16: [Bf16Kernel; TILE_ROWS],
+    pub(super) f32: Kernel,
+    pub(super) bf16: Kernel,
+    pub(super) u8i8: Kernel,
+    /// Prepares this thread for products, and undoes that.
+    pub(super) enter: unsafe fn(),
+    pub(super) leave: unsafe fn(),
 }
-
-/// Stamps one kernel per number of rows.
-macro_rules! per_row_count {
-    ($path:path) => {{
-        use $path as kernel;
-        [kernel::<1>, kernel::<2>, kernel::<3>, kernel::<4>, kernel::<5>, kernel::<6>]
-    }};
-}
-use per_row_count;
 
 impl TileKernels {
     /// Plain Rust.
@@ -64,52 +133,101 @@ impl TileKernels {
         (is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")).then(avx2::kernels)
     }
 
-    /// AVX-512 (F, BW, VL, DQ), with BF16 products where this machine has them.
+    /// AVX2, FMA and the 256-bit products of 8-bit integers (AVX-VNNI), where this machine has them.
+    #[cfg(target_arch = "x86_64")]
+    pub fn avx2_vnni() -> Option<Self> {
+        let base = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+        (base && is_x86_feature_detected!("avxvnni")).then(avx2::vnni_kernels)
+    }
+
+    /// AVX-512 (F, BW, VL, DQ) with products of bfloat16 and of 8-bit integers, where this machine has them.
     #[cfg(target_arch = "x86_64")]
     pub fn avx512() -> Option<Self> {
         let base = is_x86_feature_detected!("avx512f")
             && is_x86_feature_detected!("avx512bw")
             && is_x86_feature_detected!("avx512vl")
             && is_x86_feature_detected!("avx512dq");
-        let bf16 = is_x86_feature_detected!("avx512bf16");
-        (base && bf16).then(avx512::kernels)
+        let products = is_x86_feature_detected!("avx512bf16") && is_x86_feature_detected!("avx512vnni");
+        (base && products).then(avx512::kernels)
     }
 
-    /// `rows` times `panel` `[k, 64]`; replaces or adds to `tile`.
-    ///
-    /// # Panics
-    /// When a slice is shorter than the product needs.
-    pub fn f32(&self, rows: Rows<'_, f32>, panel: &[f32], k: usize, tile: &mut Tile, add: bool) {
-        check(&rows, panel.len(), k);
-        // SAFETY: `check` holds every address the kernel reads inside the rows and the panel; the constructor that
-        // chose the kernel detected its instruction set.
-        unsafe { self.f32[rows.count - 1](rows.data.as_ptr(), rows.stride, panel.as_ptr(), k, tile, add) }
+    /// AVX-512 as [`avx512`](Self::avx512), with products of bfloat16 and of 8-bit integers on AMX tiles, where this
+    /// machine has them and the system lets this process use them.
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    pub fn amx() -> Option<Self> {
+        Self::avx512().filter(|_| amx::allowed()).map(amx::kernels)
     }
 
-    /// As [`f32`](Self::f32), for a panel of bfloat16 `[k, 64]`.
-    ///
-    /// # Panics
-    /// When a slice is shorter than the product needs.
-    pub fn f32_widening(&self, rows: Rows<'_, f32>, panel: &[u16], k: usize, tile: &mut Tile, add: bool) {
-        check(&rows, panel.len(), k);
-        // SAFETY: as in `f32`.
-        unsafe { self.f32_widening[rows.count - 1](rows.data.as_ptr(), rows.stride, panel.as_ptr(), k, tile, add) }
+    /// The kernel for `dot`.
+    pub fn of(&self, dot: Dot) -> &Kernel {
+        match dot {
+            Dot::F32 => &self.f32,
+            Dot::Bf16 => &self.bf16,
+            Dot::U8I8 => &self.u8i8,
+        }
     }
 
-    /// As [`f32`](Self::f32), for bfloat16 rows and a panel of bfloat16 pairs `[k / 2, 64, 2]`.
-    ///
-    /// # Panics
-    /// When a slice is shorter than the product needs or `k` is odd.
-    pub fn bf16(&self, rows: Rows<'_, u16>, panel: &[u16], k: usize, tile: &mut Tile, add: bool) {
-        assert!(k.is_multiple_of(2), "bfloat16 products take pairs");
-        check(&rows, panel.len(), k);
-        // SAFETY: as in `f32`.
-        unsafe { self.bf16[rows.count - 1](rows.data.as_ptr(), rows.stride, panel.as_ptr(), k, tile, add) }
+    /// Prepares this thread for products, as long as the result lives.
+    pub fn session(&self) -> Session<'_> {
+        // SAFETY: the constructor that chose the functions detected their instruction set.
+        unsafe { (self.enter)() };
+        Session { kernels: self, thread: PhantomData }
     }
 }
 
-fn check<T>(rows: &Rows<'_, T>, panel_len: usize, k: usize) {
-    assert!((1..=TILE_ROWS).contains(&rows.count), "a tile has 1 to {TILE_ROWS} rows");
-    assert!(rows.data.len() >= (rows.count - 1) * rows.stride + k, "rows are shorter than the product");
-    assert!(panel_len >= k * PANEL, "the panel is shorter than the product");
+/// Products on this thread.
+pub struct Session<'a> {
+    kernels: &'a TileKernels,
+    /// What was prepared belongs to one thread.
+    thread: PhantomData<*const ()>,
 }
+
+impl Drop for Session<'_> {
+    fn drop(&mut self) {
+        // SAFETY: as in `session`.
+        unsafe { (self.kernels.leave)() }
+    }
+}
+
+impl Session<'_> {
+    /// `rows` times `panels`, `chunks` [`CHUNK`]s of inputs each; replaces or adds to `tiles`, one for each panel.
+    ///
+    /// # Panics
+    /// When a slice is shorter than the product needs, or there are more rows or panels than the kernel takes.
+    pub fn multiply(&self, dot: Dot, rows: Rows<'_>, panels: Panels<'_>, chunks: usize, tiles: &mut [Tile], add: bool) {
+        let kernel = self.kernels.of(dot);
+        check(kernel, &rows, &panels, chunks, tiles.len());
+        let product = Product {
+            rows: rows.bytes.as_ptr(),
+            row_stride: rows.stride,
+            row_count: rows.count,
+            panels: panels.bytes.as_ptr(),
+            panel_stride: panels.stride,
+            panel_count: panels.count,
+            steps: chunks * (CHUNK / STEP),
+            add,
+            tiles: tiles.as_mut_ptr(),
+        };
+        // SAFETY: `check` holds every address the kernel reads or writes inside the slices; the constructor that chose
+        // the kernel detected its instruction set, and `session` prepared this thread.
+        unsafe { (kernel.multiply)(&product) }
+    }
+}
+
+fn check(kernel: &Kernel, rows: &Rows<'_>, panels: &Panels<'_>, chunks: usize, tiles: usize) {
+    let most_panels = if rows.count <= kernel.few_rows { kernel.few_panels } else { 1 };
+    assert!((1..=kernel.rows).contains(&rows.count), "a product has 1 to {} rows", kernel.rows);
+    assert!((1..=most_panels).contains(&panels.count), "a product has 1 to {most_panels} panels");
+    assert!(tiles >= panels.count, "a tile for each panel");
+    let read = rows.count.next_multiple_of(kernel.row_step);
+    assert!(rows.bytes.len() >= (read - 1) * rows.stride + chunks * CHUNK, "rows are shorter than the product");
+    let panel = chunks * CHUNK * PANEL;
+    assert!(panels.bytes.len() >= (panels.count - 1) * panels.stride + panel, "panels are shorter than the product");
+}
+
+/// Chunks that `count` numbers of `size` bytes fill.
+pub fn chunks(count: usize, size: usize) -> usize {
+    (count * size).div_ceil(CHUNK)
+}
+
+pub(super) fn nothing() {}

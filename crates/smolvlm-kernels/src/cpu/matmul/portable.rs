@@ -1,91 +1,66 @@
 //! Tile products in plain Rust: for any machine, and the text to read first.
 
-use super::{PANEL, Tile, TileKernels, per_row_count};
+use super::{Kernel, PANEL, Product, STEP, TILE_ROWS, TileKernels, nothing};
 
 pub(super) fn kernels() -> TileKernels {
+    let kernel = |multiply| Kernel { rows: TILE_ROWS, row_step: 1, few_rows: 0, few_panels: 1, multiply };
     TileKernels {
-        f32: per_row_count!(self::f32_rows),
-        f32_widening: per_row_count!(self::f32_widening_rows),
-        bf16: per_row_count!(self::bf16_rows),
+        f32: kernel(multiply::<F32>),
+        bf16: kernel(multiply::<Bf16>),
+        u8i8: kernel(multiply::<U8I8>),
+        enter: nothing,
+        leave: nothing,
     }
 }
 
-fn widen(bits: u16) -> f32 {
-    f32::from_bits(u32::from(bits) << 16)
+/// What four bytes of a row add to an accumulator.
+trait Step {
+    fn add(sum: f32, row: [u8; STEP], output: [u8; STEP]) -> f32;
 }
 
-/// # Safety
-/// `a` holds `ROWS` rows of `k` numbers at `stride`; `panel` holds `k × 64`.
-unsafe fn f32_rows<const ROWS: usize>(
-    a: *const f32,
-    stride: usize,
-    panel: *const f32,
-    k: usize,
-    tile: &mut Tile,
-    add: bool,
-) {
-    reset::<ROWS>(tile, add);
-    for i in 0..k {
-        for (row, sums) in tile.iter_mut().enumerate().take(ROWS) {
-            // SAFETY: `row < ROWS`, `i < k`.
-            let x = unsafe { *a.add(row * stride + i) };
-            for (column, sum) in sums.iter_mut().enumerate() {
-                // SAFETY: `i < k`, `column < 64`.
-                *sum += x * unsafe { *panel.add(i * PANEL + column) };
-            }
-        }
+struct F32;
+struct Bf16;
+struct U8I8;
+
+impl Step for F32 {
+    fn add(sum: f32, row: [u8; STEP], output: [u8; STEP]) -> f32 {
+        sum + f32::from_le_bytes(row) * f32::from_le_bytes(output)
     }
 }
 
-/// # Safety
-/// As [`f32_rows`].
-unsafe fn f32_widening_rows<const ROWS: usize>(
-    a: *const f32,
-    stride: usize,
-    panel: *const u16,
-    k: usize,
-    tile: &mut Tile,
-    add: bool,
-) {
-    reset::<ROWS>(tile, add);
-    for i in 0..k {
-        for (row, sums) in tile.iter_mut().enumerate().take(ROWS) {
-            // SAFETY: `row < ROWS`, `i < k`.
-            let x = unsafe { *a.add(row * stride + i) };
-            for (column, sum) in sums.iter_mut().enumerate() {
-                // SAFETY: `i < k`, `column < 64`.
-                *sum += x * widen(unsafe { *panel.add(i * PANEL + column) });
-            }
-        }
+impl Step for Bf16 {
+    fn add(sum: f32, row: [u8; STEP], output: [u8; STEP]) -> f32 {
+        let wide = |[a, b, c, d]: [u8; STEP]| [f32::from_le_bytes([0, 0, a, b]), f32::from_le_bytes([0, 0, c, d])];
+        let ([x0, x1], [w0, w1]) = (wide(row), wide(output));
+        sum + (x0 * w0 + x1 * w1)
+    }
+}
+
+impl Step for U8I8 {
+    fn add(sum: f32, row: [u8; STEP], output: [u8; STEP]) -> f32 {
+        let products = (0..STEP).map(|i| i32::from(row[i]) * i32::from(output[i].cast_signed()));
+        let sum = sum.to_bits().cast_signed().wrapping_add(products.sum());
+        f32::from_bits(sum.cast_unsigned())
     }
 }
 
 /// # Safety
-/// As [`f32_rows`], with `k` even.
-unsafe fn bf16_rows<const ROWS: usize>(
-    a: *const u16,
-    stride: usize,
-    panel: *const u16,
-    k: usize,
-    tile: &mut Tile,
-    add: bool,
-) {
-    reset::<ROWS>(tile, add);
-    for pair in 0..k / 2 {
-        for (row, sums) in tile.iter_mut().enumerate().take(ROWS) {
-            // SAFETY: `row < ROWS`, `2 × pair + 1 < k`.
-            let [x0, x1] = unsafe { *a.add(row * stride + 2 * pair).cast::<[u16; 2]>() }.map(widen);
-            for (column, sum) in sums.iter_mut().enumerate() {
-                // SAFETY: `pair < k / 2`, `column < 64`.
-                let [w0, w1] = unsafe { *panel.add((pair * PANEL + column) * 2).cast::<[u16; 2]>() }.map(widen);
-                *sum += x0 * w0 + x1 * w1;
+/// The product's addresses hold what they promise.
+unsafe fn multiply<S: Step>(product: &Product) {
+    // SAFETY: the product has a panel, and so a tile.
+    let tile = unsafe { &mut (*product.tiles).0 };
+    for (row, sums) in tile.iter_mut().enumerate().take(product.row_count) {
+        if !product.add {
+            *sums = [0.0; PANEL];
+        }
+        for step in 0..product.steps {
+            // SAFETY: `row < row_count`, `step < steps`.
+            let x = unsafe { product.rows.add(row * product.row_stride + step * STEP).cast::<[u8; STEP]>().read() };
+            // SAFETY: `step < steps`.
+            let outputs = unsafe { &*product.panels.add(step * PANEL * STEP).cast::<[[u8; STEP]; PANEL]>() };
+            for (sum, output) in sums.iter_mut().zip(outputs) {
+                *sum = S::add(*sum, x, *output);
             }
         }
-    }
-}
-
-fn reset<const ROWS: usize>(tile: &mut Tile, add: bool) {
-    if !add {
-        tile[..ROWS].fill([0.0; PANEL]);
     }
 }
