@@ -54,7 +54,8 @@ pub fn q4(weights: &[f32], groups: &mut [Q4Group]) -> f32 {
 }
 
 fn q4_group(weights: &[f32], step: f64) -> Q4Group {
-    let extreme = weights.iter().fold(0.0_f32, |extreme, weight| if weight.abs() > extreme.abs() { *weight } else { extreme });
+    let extreme =
+        weights.iter().fold(0.0_f32, |extreme, weight| if weight.abs() > extreme.abs() { *weight } else { extreme });
     let own = f64::from(extreme) / -8.0 / step;
     let sign = if own < 0.0 { -1.0 } else { 1.0 };
     let candidates = [0.0, 1.0, 2.0].map(|more| (own.abs().floor() + more).clamp(1.0, MOST_FACTOR) * sign);

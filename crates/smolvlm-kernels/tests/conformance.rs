@@ -197,7 +197,9 @@ impl Case for TileAttention {
 #[test]
 fn attention_inside_tiles_equals_the_reference() {
     let mut rng = ChaCha8Rng::seed_from_u64(3);
-    for (tiles, tile_rows, heads, dim) in [(1, 36, 3, 16), (2, 64, 2, 64), (3, 81, 2, 72), (1, 300, 1, 64), (1, 200, 1, 130)] {
+    for (tiles, tile_rows, heads, dim) in
+        [(1, 36, 3, 16), (2, 64, 2, 64), (3, 81, 2, 72), (1, 300, 1, 64), (1, 200, 1, 130)]
+    {
         let numbers: Vec<f32> =
             numbers(&mut rng, tiles * tile_rows * 3 * heads * dim).iter().map(|x| x * 3.0).collect();
         for format in [Format::F32, Format::Bf16] {

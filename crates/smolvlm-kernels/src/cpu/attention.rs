@@ -102,11 +102,24 @@ impl<'m> Block<'m> {
         let shape = self.shape;
         let queries = Rows { bytes: self.queries, stride: shape.row(shape.dim), count: self.rows };
         let panels = Panels { bytes: keys, stride: shape.panel(shape.dim), count: 1 };
-        session.multiply(shape.dot, queries, panels, chunks(shape.dim, shape.number), &mut self.scores[panel..=panel], false);
+        session.multiply(
+            shape.dot,
+            queries,
+            panels,
+            chunks(shape.dim, shape.number),
+            &mut self.scores[panel..=panel],
+            false,
+        );
     }
 
     /// Weights from the first `count(row)` scores of each row, over `panels` panels.
-    fn weigh(&mut self, backend: &CpuBackend, panels: usize, scale: f32, count: impl Fn(usize) -> usize) -> [SoftmaxPart; TILE_ROWS] {
+    fn weigh(
+        &mut self,
+        backend: &CpuBackend,
+        panels: usize,
+        scale: f32,
+        count: impl Fn(usize) -> usize,
+    ) -> [SoftmaxPart; TILE_ROWS] {
         let stride = self.shape.row(PART);
         let kernels = &backend.isa.rows;
         let mut parts = [NOTHING; TILE_ROWS];
@@ -135,7 +148,14 @@ impl<'m> Block<'m> {
         let shape = self.shape;
         let weights = Rows { bytes: &self.weights[first * shape.number..], stride: shape.row(PART), count: self.rows };
         let panels = Panels { bytes: values, stride: shape.panel(keys), count: 1 };
-        session.multiply(shape.dot, weights, panels, chunks(keys, shape.number), &mut self.sums[panel..=panel], first > 0);
+        session.multiply(
+            shape.dot,
+            weights,
+            panels,
+            chunks(keys, shape.number),
+            &mut self.sums[panel..=panel],
+            first > 0,
+        );
     }
 
     /// The weighted values of a row of the current part.
@@ -264,7 +284,15 @@ impl TileHead<'_> {
     }
 
     /// A block's rows against one part of the keys.
-    fn part(&self, backend: &CpuBackend, session: &Session<'_>, block: &mut Block<'_>, part: usize, keys: &[u8], values: &[u8]) {
+    fn part(
+        &self,
+        backend: &CpuBackend,
+        session: &Session<'_>,
+        block: &mut Block<'_>,
+        part: usize,
+        keys: &[u8],
+        values: &[u8],
+    ) {
         let shape = self.shape;
         let count = PART.min(self.n - part * PART);
         let panels = count.div_ceil(PANEL);
@@ -330,7 +358,14 @@ impl TileHead<'_> {
 }
 
 /// Causal attention of the segments' queries over their pages. `qkv` is `[T, (heads + 2 × kv_heads) × d]`, f32.
-pub(super) fn paged(backend: &CpuBackend, segments: &[Segment], qkv: &Tensor, cache: &Cache, layer: usize, rope: (&[f32], &[f32])) -> Tensor {
+pub(super) fn paged(
+    backend: &CpuBackend,
+    segments: &[Segment],
+    qkv: &Tensor,
+    cache: &Cache,
+    layer: usize,
+    rope: (&[f32], &[f32]),
+) -> Tensor {
     let format = cache.shape();
     let dot = cache.dot();
     let shape = HeadShape::new(format.head_dim, dot);
@@ -385,7 +420,10 @@ fn split_parts<'a>(
                 // SAFETY: each part of each row is computed once.
                 let target: &mut [f32] = unsafe { shared.segment(task * queries + row, 0, 2 + width) };
                 (target[0], target[1]) = (weighed[row].max, weighed[row].sum);
-                target[2..].chunks_mut(PANEL).zip(block.part_values(row)).for_each(|(to, from)| to.copy_from_slice(from));
+                target[2..]
+                    .chunks_mut(PANEL)
+                    .zip(block.part_values(row))
+                    .for_each(|(to, from)| to.copy_from_slice(from));
             }
         });
     });
@@ -439,7 +477,13 @@ impl PagedHead<'_> {
     }
 
     /// A block's rows against one part of the pages.
-    fn part(&self, session: &Session<'_>, block: &mut Block<'_>, first: usize, part: usize) -> [SoftmaxPart; TILE_ROWS] {
+    fn part(
+        &self,
+        session: &Session<'_>,
+        block: &mut Block<'_>,
+        first: usize,
+        part: usize,
+    ) -> [SoftmaxPart; TILE_ROWS] {
         let shape = self.shape;
         let seen = (self.visible(first + block.rows - 1) - part * PART).min(PART);
         let pages: Range<usize> = part * PART_PAGES..part * PART_PAGES + seen.div_ceil(PAGE_TOKENS);

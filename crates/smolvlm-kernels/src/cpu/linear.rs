@@ -94,7 +94,9 @@ pub(super) fn prepare_rows(
         let mut values = if x.stored() == Stored::F32 {
             x.row::<f32>(row)
         } else {
-            wide.iter_mut().zip(x.row::<u16>(row)).for_each(|(wide, bits)| *wide = f32::from_bits(u32::from(*bits) << 16));
+            wide.iter_mut()
+                .zip(x.row::<u16>(row))
+                .for_each(|(wide, bits)| *wide = f32::from_bits(u32::from(*bits) << 16));
             &*wide
         };
         // SAFETY: each row is prepared once.
@@ -109,7 +111,9 @@ pub(super) fn prepare_rows(
             match stored {
                 Stored::F32 => (),
                 Stored::Bf16 => kernels.round(values, out.segment(row, 0, width)),
-                Stored::U8 => all_steps.segment::<f32>(row, 0, 1)[0] = kernels.quantise(values, out.segment(row, 0, width)),
+                Stored::U8 => {
+                    all_steps.segment::<f32>(row, 0, 1)[0] = kernels.quantise(values, out.segment(row, 0, width))
+                }
             }
         }
     };
@@ -184,8 +188,7 @@ impl Product<'_> {
         scratch::with(expanded, |memory| {
             for first in panels.clone().step_by(at_a_time) {
                 let count = at_a_time.min(panels.end - first);
-                let mut operand =
-                    Panels { bytes: self.weight.panels_from(first), stride: self.weight.stride(), count };
+                let mut operand = Panels { bytes: self.weight.panels_from(first), stride: self.weight.stride(), count };
                 if expanded > 0 {
                     expand_q4(operand.bytes, self.weight.chunks(), memory);
                     operand = Panels { bytes: memory, stride: expanded, count: 1 };

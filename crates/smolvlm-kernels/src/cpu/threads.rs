@@ -266,7 +266,10 @@ mod tests {
                     threads.run(tasks, |i| {
                         runs[i].fetch_add(1, Ordering::Relaxed);
                     });
-                    assert!(runs.iter().all(|runs| runs.load(Ordering::Relaxed) == 1), "{count} threads, {tasks} tasks");
+                    assert!(
+                        runs.iter().all(|runs| runs.load(Ordering::Relaxed) == 1),
+                        "{count} threads, {tasks} tasks"
+                    );
                 }
             }
         }

@@ -15,6 +15,8 @@ const MAX_LAYERS: usize = 1 << 10;
 const MAX_HEADS: usize = 1 << 12;
 const MAX_VOCAB: usize = 1 << 24;
 const MAX_POSITIONS: usize = 1 << 30;
+/// Most numbers of a text head: kernels keep one on the stack.
+const MAX_HEAD_DIM: usize = 256;
 /// Numbers in the rotary table, which no weight file vouches for: 256 MiB of them, 128 times the published models'.
 const MAX_ROTARY: usize = 1 << 26;
 const MAX_IMAGE: usize = 1 << 14;

@@ -43,7 +43,13 @@ pub(super) fn kernels(others: TileKernels) -> TileKernels {
         few_panels: 2,
         multiply,
     };
-    TileKernels { bf16: kernel(bf16::multiply), u8i8: kernel(u8i8::multiply), enter: configure, leave: release, ..others }
+    TileKernels {
+        bf16: kernel(bf16::multiply),
+        u8i8: kernel(u8i8::multiply),
+        enter: configure,
+        leave: release,
+        ..others
+    }
 }
 
 /// The layout of all eight registers: 16 rows of 64 bytes.

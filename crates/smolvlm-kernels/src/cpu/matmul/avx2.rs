@@ -17,7 +17,13 @@ const ROWS: usize = 6;
 
 pub(super) fn kernels() -> TileKernels {
     let kernel = |multiply| Kernel { rows: ROWS, row_step: 1, few_rows: 0, few_panels: 1, multiply };
-    TileKernels { f32: kernel(f32::multiply), bf16: kernel(bf16::multiply), u8i8: kernel(u8i8::multiply), enter: nothing, leave: nothing }
+    TileKernels {
+        f32: kernel(f32::multiply),
+        bf16: kernel(bf16::multiply),
+        u8i8: kernel(u8i8::multiply),
+        enter: nothing,
+        leave: nothing,
+    }
 }
 
 pub(super) fn vnni_kernels() -> TileKernels {

@@ -18,7 +18,13 @@ const FEW_PANELS: usize = 4;
 
 pub(super) fn kernels() -> TileKernels {
     let kernel = |multiply| Kernel { rows: ROWS, row_step: 1, few_rows: FEW_ROWS, few_panels: FEW_PANELS, multiply };
-    TileKernels { f32: kernel(f32::multiply), bf16: kernel(bf16::multiply), u8i8: kernel(u8i8::multiply), enter: nothing, leave: nothing }
+    TileKernels {
+        f32: kernel(f32::multiply),
+        bf16: kernel(bf16::multiply),
+        u8i8: kernel(u8i8::multiply),
+        enter: nothing,
+        leave: nothing,
+    }
 }
 
 /// Stamps the kernel for one kind of product: `$dot(sums, step of a row, step of 16 outputs)`.
