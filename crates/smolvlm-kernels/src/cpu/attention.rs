@@ -9,7 +9,7 @@ use std::ops::Range;
 use super::CpuBackend;
 use super::cache::{Cache, MOST_HEAD_DIM};
 use super::lanes::SoftmaxPart;
-use super::matmul::{CHUNK, Dot, PANEL, Panels, Rows, Session, TILE_ROWS, Tile, chunks};
+use super::matmul::{CHUNK, Dot, PANEL, Panels, Rows, STEP, Session, TILE_ROWS, Tile, chunks};
 use super::scratch;
 use super::shared::SharedRows;
 use super::tensor::{Stored, Tensor};
@@ -122,23 +122,19 @@ impl<'m> Block<'m> {
     ) -> [SoftmaxPart; TILE_ROWS] {
         let stride = self.shape.row(PART);
         let kernels = &backend.isa.rows;
+        let scores = &mut self.scores[..panels];
         let mut parts = [NOTHING; TILE_ROWS];
         for (row, part) in parts.iter_mut().enumerate().take(self.rows) {
-            let scores = &mut self.scores[..panels];
             let weights = &mut self.weights[row * stride..][..panels * PANEL * self.shape.number];
             let count = count(row).min(panels * PANEL);
             if count == 0 {
                 weights.fill(0);
                 continue;
             }
-            *part = kernels.softmax(scores, row, count, scale);
-            match self.shape.dot {
-                Dot::F32 => {
-                    let weights = numbers_mut::<f32>(weights).as_chunks_mut::<PANEL>().0;
-                    weights.iter_mut().zip(scores).for_each(|(to, tile)| *to = tile.0[row]);
-                }
-                _ => kernels.weights_bf16(scores, row, numbers_mut(weights)),
-            }
+            *part = match self.shape.dot {
+                Dot::F32 => kernels.softmax(scores, row, count, scale, numbers_mut(weights)),
+                _ => kernels.softmax_bf16(scores, row, count, scale, numbers_mut(weights)),
+            };
         }
         parts
     }
@@ -327,33 +323,60 @@ impl TileHead<'_> {
         let panel_len = self.shape.panel(self.shape.dim);
         keys[self.n / PANEL * panel_len..].fill(0);
         for (panel, keys) in keys.chunks_mut(panel_len).enumerate().take(self.n.div_ceil(PANEL)) {
-            let steps = keys.as_chunks_mut::<{ PANEL * 4 }>().0;
+            let steps = keys.as_chunks_mut::<STEP>().0.as_chunks_mut::<PANEL>().0;
             for column in 0..PANEL.min(self.n - panel * PANEL) {
-                let key = self.bytes(panel * PANEL + column, 1);
-                for (step, bytes) in steps.iter_mut().zip(key.chunks(4)) {
-                    step[column * 4..][..bytes.len()].copy_from_slice(bytes);
+                let (words, rest) = self.bytes(panel * PANEL + column, 1).as_chunks::<STEP>();
+                for (step, word) in steps.iter_mut().zip(words) {
+                    step[column] = *word;
+                }
+                if !rest.is_empty() {
+                    steps[words.len()][column] = [0; STEP];
+                    steps[words.len()][column][..rest.len()].copy_from_slice(rest);
                 }
             }
-            let used = (self.shape.dim * self.shape.number).div_ceil(4);
-            steps[used..].as_flattened_mut().fill(0);
+            let used = (self.shape.dim * self.shape.number).div_ceil(STEP);
+            steps[used..].fill([[0; STEP]; PANEL]);
         }
     }
 
     /// `[parts, panels, steps, 32, 4 bytes]`; numbers past `d` and keys past the last are zeros.
     fn pack_values(&self, values: &mut [u8]) {
         let (shape, panel_len) = (self.shape, self.shape.panel(PART));
-        let in_step = 4 / shape.number;
-        values.fill(0);
-        for row in 0..self.n {
-            let value = self.bytes(row, 2);
-            let (part, row) = (row / PART, row % PART);
-            for (panel, value) in value.chunks(PANEL * shape.number).enumerate() {
-                let step = &mut values[(part * shape.value_panels + panel) * panel_len + row / in_step * PANEL * 4..];
-                for (column, number) in value.chunks(shape.number).enumerate() {
-                    step[column * 4 + row % in_step * shape.number..][..shape.number].copy_from_slice(number);
+        let in_step = STEP / shape.number;
+        for (i, panel) in values.chunks_mut(panel_len).enumerate() {
+            let (first_row, first) = (i / shape.value_panels * PART, i % shape.value_panels * PANEL * shape.number);
+            let steps = panel.as_chunks_mut::<STEP>().0.as_chunks_mut::<PANEL>().0;
+            for (i, step) in steps.iter_mut().enumerate() {
+                let row = first_row + i * in_step;
+                let numbers = |row: usize| if row < self.n { &self.bytes(row, 2)[first..] } else { &[] };
+                match shape.dot {
+                    Dot::F32 => place(step, numbers(row).as_chunks::<4>().0),
+                    _ => interleave(step, numbers(row).as_chunks::<2>().0, numbers(row + 1).as_chunks::<2>().0),
                 }
             }
         }
+    }
+}
+
+/// A step of one row's f32; missing ones are zeros.
+fn place(step: &mut [[u8; STEP]; PANEL], row: &[[u8; 4]]) {
+    let count = row.len().min(PANEL);
+    step[..count].copy_from_slice(&row[..count]);
+    step[count..].fill([0; STEP]);
+}
+
+/// A step of two rows' bfloat16; missing ones are zeros.
+fn interleave(step: &mut [[u8; STEP]; PANEL], even: &[[u8; 2]], odd: &[[u8; 2]]) {
+    if let (Some(even), Some(odd)) = (even.first_chunk::<PANEL>(), odd.first_chunk::<PANEL>()) {
+        for i in 0..PANEL {
+            step[i] = [even[i][0], even[i][1], odd[i][0], odd[i][1]];
+        }
+        return;
+    }
+    for (i, step) in step.iter_mut().enumerate() {
+        let number = |row: &[[u8; 2]]| row.get(i).copied().unwrap_or_default();
+        let ([a, b], [c, d]) = (number(even), number(odd));
+        *step = [a, b, c, d];
     }
 }
 

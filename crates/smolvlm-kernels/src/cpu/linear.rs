@@ -1,12 +1,12 @@
 //! `epilogue(norm(x) · Wᵀ)` over packed weights.
 
 use super::CpuBackend;
-use super::lanes::{Finish, RowNorm, Scales, TileActivation};
+use super::lanes::{Finish, RowNorm, Scales, TileActivation, TileTarget};
 use super::matmul::{CHUNK, Dot, Kernel, PANEL, Panels, Rows, Session, Tile};
 use super::scratch;
 use super::shared::SharedRows;
 use super::tensor::{Stored, Tensor};
-use super::weight::{Weight, expand_q4};
+use super::weight::Weight;
 use crate::aligned::{bytes_mut, numbers_mut};
 use crate::backend::{Activation, Norm};
 use crate::view::Format;
@@ -190,7 +190,7 @@ impl Product<'_> {
                 let count = at_a_time.min(panels.end - first);
                 let mut operand = Panels { bytes: self.weight.panels_from(first), stride: self.weight.stride(), count };
                 if expanded > 0 {
-                    expand_q4(operand.bytes, self.weight.chunks(), memory);
+                    self.backend.isa.rows.expand_q4(operand.bytes, self.weight.chunks(), memory);
                     operand = Panels { bytes: memory, stride: expanded, count: 1 };
                 }
                 for row in rows.clone().step_by(self.kernel.rows) {
@@ -216,13 +216,12 @@ impl Product<'_> {
         let operand = Rows { bytes: self.x.bytes_from(first_row), stride: self.x.stride(), count: rows };
         session.multiply(self.weight.dot(), operand, panels, self.weight.chunks(), tiles, false);
         for (i, tile) in tiles.iter_mut().enumerate().take(panels.count) {
-            self.finish(tile, first_row, rows, first_panel + i);
-            self.write(tile, first_row, rows, first_panel + i, out, narrow);
+            self.finish(tile, first_row, rows, first_panel + i, out, narrow);
         }
     }
 
-    /// Scales, bias and activation of a tile.
-    fn finish(&self, tile: &mut Tile, first_row: usize, rows: usize, panel: usize) {
+    /// Applies the epilogue to a tile and writes its rows.
+    fn finish(&self, tile: &mut Tile, first_row: usize, rows: usize, panel: usize, out: &SharedRows<'_>, narrow: bool) {
         let mut padded = [0.0; PANEL];
         let bias = self.epilogue.bias.map(|bias| {
             let bias = &bias[panel * PANEL..];
@@ -234,39 +233,61 @@ impl Product<'_> {
             let (outputs, totals) = self.weight.trailer(panel);
             Scales { rows: &self.steps[first_row..first_row + rows], outputs, totals }
         });
-        let activation = match self.epilogue.activation {
-            Activation::Identity => TileActivation::Identity,
-            Activation::GeluTanh => TileActivation::GeluTanh,
-            Activation::SwiGlu => TileActivation::SwiGlu,
+        let (activation, columns) = match self.epilogue.activation {
+            Activation::Identity => (TileActivation::Identity, PANEL),
+            Activation::GeluTanh => (TileActivation::GeluTanh, PANEL),
+            Activation::SwiGlu => (TileActivation::SwiGlu, PANEL / 2),
         };
-        self.backend.isa.rows.finish(tile, &Finish { rows, scales, bias, activation });
-    }
-
-    /// Adds residuals and writes a tile's rows.
-    fn write(&self, tile: &mut Tile, first_row: usize, rows: usize, panel: usize, out: &SharedRows<'_>, narrow: bool) {
-        let columns = if self.epilogue.activation == Activation::SwiGlu { PANEL / 2 } else { PANEL };
         let first = panel * columns;
-        let len = columns.min(self.width.saturating_sub(first));
-        for (row, sums) in (first_row..).zip(&mut tile.0[..rows]) {
-            let sums = &mut sums[..len];
-            if let Some(residual) = self.epilogue.residual {
-                add(sums, &residual.row(row)[first..first + len]);
-            }
-            if let Some(repeated) = self.epilogue.repeated {
-                add(sums, &repeated.row(row % repeated.rows())[first..first + len]);
-            }
-            // SAFETY: each row and panel is written once.
-            unsafe {
-                if narrow {
-                    self.backend.isa.rows.round(sums, out.segment(row, first, len));
-                } else {
-                    out.segment::<f32>(row, first, len).copy_from_slice(sums);
-                }
+        let columns = columns.min(self.width.saturating_sub(first));
+        let mut finish = Finish {
+            rows,
+            scales,
+            bias,
+            activation,
+            residual: self.epilogue.residual.map(|residual| residual.place(first_row, rows, first, columns)),
+            target: TileTarget { start: std::ptr::null_mut(), stride: out.stride(), columns, narrow },
+        };
+        // SAFETY: `place` and `segment_start` hold the rows inside their tensors; each row and panel is written once, by
+        // one task, and the residual is another tensor.
+        unsafe {
+            let size = if narrow { size_of::<u16>() } else { size_of::<f32>() };
+            finish.target.start = out.start(first_row, rows, first * size, columns * size);
+            match self.epilogue.repeated {
+                None => self.backend.isa.rows.finish(tile, &finish),
+                Some(repeated) => self.finish_repeated(tile, first_row, first, repeated, finish),
             }
         }
     }
-}
 
-fn add(to: &mut [f32], from: &[f32]) {
-    to.iter_mut().zip(from).for_each(|(to, from)| *to += from);
+    /// Row by row, each with its own row of `repeated`.
+    ///
+    /// # Safety
+    /// As [`RowKernels::finish`](super::lanes::RowKernels::finish).
+    unsafe fn finish_repeated(
+        &self,
+        tile: &mut Tile,
+        first_row: usize,
+        first: usize,
+        repeated: &Tensor,
+        finish: Finish<'_>,
+    ) {
+        let columns = finish.target.columns;
+        let whole = finish.rows;
+        let wrap = |row: usize| (first_row + row) % repeated.rows();
+        let mut done = 0;
+        while done < whole {
+            // As many rows as stand one after another.
+            let rows = (whole - done).min(repeated.rows() - wrap(done));
+            let mut part = finish;
+            part.rows = rows;
+            part.scales = finish.scales.map(|scales| Scales { rows: &scales.rows[done..done + rows], ..scales });
+            part.residual = Some(repeated.place(wrap(done), rows, first, columns));
+            part.target.start = part.target.start.wrapping_add(done * part.target.stride);
+            tile.0.copy_within(done..done + rows, 0);
+            // SAFETY: these rows are among those that the caller promised.
+            unsafe { self.backend.isa.rows.finish(tile, &part) };
+            done += rows;
+        }
+    }
 }

@@ -28,6 +28,17 @@ impl<'a> SharedRows<'a> {
         Self { bytes: bytes.as_mut_ptr(), len: bytes.len(), stride, borrow: PhantomData }
     }
 
+    /// Bytes from one row's beginning to the next's.
+    pub(super) fn stride(&self) -> usize {
+        self.stride
+    }
+
+    /// Where `len` bytes from byte `first` on begin in the first of `rows` rows, all of which are there.
+    pub(super) fn start(&self, row: usize, rows: usize, first: usize, len: usize) -> *mut u8 {
+        assert!((row + rows - 1) * self.stride + first + len <= self.len, "rows inside the matrix");
+        self.bytes.wrapping_add(row * self.stride + first)
+    }
+
     /// `count` numbers of `row` from number `first` on.
     ///
     /// # Safety

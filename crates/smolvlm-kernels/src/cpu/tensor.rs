@@ -128,6 +128,13 @@ impl Tensor {
         self.stride
     }
 
+    /// Where `columns` f32 from number `first` on begin in the first of `rows` rows, all of which are there, and the
+    /// bytes from one row to the next.
+    pub(super) fn place(&self, row: usize, rows: usize, first: usize, columns: usize) -> (*const u8, usize) {
+        assert!(self.stored == Stored::F32 && row + rows <= self.rows && first + columns <= self.width, "f32 rows");
+        (self.memory[row * self.stride + first * size_of::<f32>()..].as_ptr(), self.stride)
+    }
+
     /// All bytes from `row` on.
     pub(super) fn bytes_from(&self, row: usize) -> &[u8] {
         &self.memory[row * self.stride..]
