@@ -19,8 +19,18 @@ const BF16_TOLERANCE: f32 = 1e-4;
 
 const FORMATS: [Format; 4] = [Format::F32, Format::Bf16, Format::Q8, Format::Q4];
 
-const SHAPES: [(usize, usize, usize); 8] =
-    [(1, 64, 64), (1, 576, 576), (2, 33, 65), (5, 130, 49), (6, 64, 7), (7, 96, 200), (97, 48, 144), (200, 588, 72)];
+const SHAPES: [(usize, usize, usize); 10] = [
+    (0, 64, 64),
+    (70, 3200, 100),
+    (1, 64, 64),
+    (1, 576, 576),
+    (2, 33, 65),
+    (5, 130, 49),
+    (6, 64, 7),
+    (7, 96, 200),
+    (97, 48, 144),
+    (200, 588, 72),
+];
 
 fn backends() -> Vec<CpuBackend> {
     let sets = InstructionSet::available();
@@ -378,7 +388,8 @@ fn operations_that_move_rows_equal_the_reference_exactly() {
 #[test]
 fn a_row_is_bit_equal_alone_and_in_any_batch() {
     let mut rng = ChaCha8Rng::seed_from_u64(7);
-    let (rows, inputs, outputs) = (131, 200, 300);
+    // More inputs than one pass takes in any format.
+    let (rows, inputs, outputs) = (131, 1700, 300);
     let x = numbers(&mut rng, rows * inputs);
     let weight = Stored::random(&mut rng, outputs, inputs);
     for set in InstructionSet::available() {

@@ -245,14 +245,28 @@ impl RowKernels {
 
     /// Writes `exp(scale × (score − largest))` of the first `count` scores of a row, which lie side by side in `tiles`,
     /// and 0 for the others. The order of the sum depends on a score's place only.
-    pub(super) fn softmax(&self, tiles: &mut [Tile], row: usize, count: usize, scale: f32, out: &mut [f32]) -> SoftmaxPart {
+    pub(super) fn softmax(
+        &self,
+        tiles: &mut [Tile],
+        row: usize,
+        count: usize,
+        scale: f32,
+        out: &mut [f32],
+    ) -> SoftmaxPart {
         check_scores(tiles, row, count, out.len());
         // SAFETY: as above.
         unsafe { (self.softmax)(tiles, row, count, scale, out) }
     }
 
     /// As [`softmax`](Self::softmax), rounded to bfloat16 where it is written.
-    pub(super) fn softmax_bf16(&self, tiles: &mut [Tile], row: usize, count: usize, scale: f32, out: &mut [u16]) -> SoftmaxPart {
+    pub(super) fn softmax_bf16(
+        &self,
+        tiles: &mut [Tile],
+        row: usize,
+        count: usize,
+        scale: f32,
+        out: &mut [u16],
+    ) -> SoftmaxPart {
         check_scores(tiles, row, count, out.len());
         // SAFETY: as above.
         unsafe { (self.softmax_bf16)(tiles, row, count, scale, out) }

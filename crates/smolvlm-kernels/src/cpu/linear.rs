@@ -1,12 +1,14 @@
 //! `epilogue(norm(x) · Wᵀ)` over packed weights.
 
+use std::ops::Range;
+
 use super::CpuBackend;
 use super::lanes::{Finish, RowNorm, Scales, TileActivation, TileTarget};
 use super::matmul::{CHUNK, Dot, Kernel, PANEL, Panels, Rows, Session, Tile};
-use super::scratch;
 use super::shared::SharedRows;
 use super::tensor::{Stored, Tensor};
-use super::weight::Weight;
+use super::weight::{PANEL_CHUNK, Q4_CHUNK, Weight};
+use super::{prefetch, scratch};
 use crate::aligned::{bytes_mut, numbers_mut};
 use crate::backend::{Activation, Norm};
 use crate::view::Format;
@@ -155,68 +157,63 @@ impl Product<'_> {
     /// Cuts the output into blocks of rows and runs of panels, one task each.
     fn run(&self, out: &SharedRows<'_>, narrow: bool) {
         let (rows, panels, threads) = (self.x.rows(), self.weight.panels(), self.backend.threads.count());
+        if rows == 0 {
+            return;
+        }
         if rows <= self.kernel.few_rows {
             let tasks = panels.div_ceil(self.kernel.few_panels).next_multiple_of(threads).min(panels);
             return self.backend.threads.run(tasks, |task| {
-                self.block(0..rows, task * panels / tasks..(task + 1) * panels / tasks, out, narrow);
+                self.few_rows(task * panels / tasks..(task + 1) * panels / tasks, out, narrow);
             });
         }
-        let block = self.block_rows();
-        let blocks = rows.div_ceil(block).max(1);
-        let runs = (threads * TASKS_PER_THREAD).min(panels);
-        self.backend.threads.run(blocks * runs, |task| {
-            let (block_index, run) = (task / runs, task % runs);
-            let rows = block_index * block..((block_index + 1) * block).min(rows);
-            self.block(rows, run * panels / runs..(run + 1) * panels / runs, out, narrow);
+        let blocking = Blocking::new(self, rows, panels, threads);
+        self.backend.threads.run(blocking.blocks * blocking.runs, |task| {
+            let (block, run) = (task / blocking.runs, task % blocking.runs);
+            let rows = block * blocking.rows..((block + 1) * blocking.rows).min(rows);
+            let panels = run * panels / blocking.runs..(run + 1) * panels / blocking.runs;
+            Block { product: self, session: self.backend.isa.tiles.session(), rows, panels, out, narrow }.run();
         });
     }
 
-    /// Rows that one task multiplies by a panel while all of them stay in the second-level cache.
-    fn block_rows(&self) -> usize {
-        let rows = self.backend.cache_bytes / 2 / self.x.stride();
-        (rows / self.kernel.rows).max(1) * self.kernel.rows
-    }
-
-    fn block(&self, rows: std::ops::Range<usize>, panels: std::ops::Range<usize>, out: &SharedRows<'_>, narrow: bool) {
+    /// All rows by some panels, several panels at a time: each weight is read once, in the order in which it lies.
+    fn few_rows(&self, panels: Range<usize>, out: &SharedRows<'_>, narrow: bool) {
         let session = self.backend.isa.tiles.session();
-        let expanded = if self.weight.format() == Format::Q4 { self.weight.chunks() * CHUNK * PANEL } else { 0 };
-        let at_a_time = match rows.len() <= self.kernel.few_rows {
-            true if expanded == 0 => self.kernel.few_panels,
-            _ => 1,
-        };
+        let (rows, chunks) = (self.x.rows(), self.weight.chunks());
+        let expanded = if self.weight.format() == Format::Q4 { chunks * CHUNK * PANEL } else { 0 };
+        let at_a_time = if expanded == 0 { self.kernel.few_panels } else { 1 };
         let mut tiles = [Tile::ZERO; MOST_PANELS];
         scratch::with(expanded, |memory| {
             for first in panels.clone().step_by(at_a_time) {
                 let count = at_a_time.min(panels.end - first);
                 let mut operand = Panels { bytes: self.weight.panels_from(first), stride: self.weight.stride(), count };
                 if expanded > 0 {
-                    self.backend.isa.rows.expand_q4(operand.bytes, self.weight.chunks(), memory);
+                    self.backend.isa.rows.expand_q4(operand.bytes, chunks, memory);
                     operand = Panels { bytes: memory, stride: expanded, count: 1 };
                 }
-                for row in rows.clone().step_by(self.kernel.rows) {
-                    let count = self.kernel.rows.min(rows.end - row);
-                    self.tile(&session, row, count, first, operand, &mut tiles, out, narrow);
+                let x = Rows { bytes: self.x.bytes_from(0), stride: self.x.stride(), count: rows };
+                session.multiply(self.weight.dot(), x, operand, chunks, &mut tiles, false);
+                for (i, tile) in tiles.iter_mut().enumerate().take(count) {
+                    self.finish(tile, 0, rows, first + i, out, narrow);
                 }
             }
         });
     }
 
-    #[expect(clippy::too_many_arguments, reason = "what the loops above settle, once each")]
-    fn tile(
-        &self,
-        session: &Session<'_>,
-        first_row: usize,
-        rows: usize,
-        first_panel: usize,
-        panels: Panels<'_>,
-        tiles: &mut [Tile; MOST_PANELS],
-        out: &SharedRows<'_>,
-        narrow: bool,
-    ) {
-        let operand = Rows { bytes: self.x.bytes_from(first_row), stride: self.x.stride(), count: rows };
-        session.multiply(self.weight.dot(), operand, panels, self.weight.chunks(), tiles, false);
-        for (i, tile) in tiles.iter_mut().enumerate().take(panels.count) {
-            self.finish(tile, first_row, rows, first_panel + i, out, narrow);
+    /// The numbers of a row that a panel gives: the first, and how many.
+    fn columns(&self, panel: usize) -> (usize, usize) {
+        let columns = if self.epilogue.activation == Activation::SwiGlu { PANEL / 2 } else { PANEL };
+        (panel * columns, columns.min(self.width.saturating_sub(panel * columns)))
+    }
+
+    /// Says that a tile's rows will be finished soon.
+    fn finish_soon(&self, first_row: usize, rows: usize, panel: usize, out: &SharedRows<'_>, narrow: bool) {
+        let (first, columns) = self.columns(panel);
+        let size = if narrow { size_of::<u16>() } else { size_of::<f32>() };
+        let start = out.start(first_row, rows, first * size, columns * size);
+        prefetch::write_soon(start, rows, out.stride(), columns * size);
+        if let Some(residual) = self.epilogue.residual {
+            let (start, stride) = residual.place(first_row, rows, first, columns);
+            prefetch::write_soon(start, rows, stride, columns * size_of::<f32>());
         }
     }
 
@@ -233,26 +230,25 @@ impl Product<'_> {
             let (outputs, totals) = self.weight.trailer(panel);
             Scales { rows: &self.steps[first_row..first_row + rows], outputs, totals }
         });
-        let (activation, columns) = match self.epilogue.activation {
-            Activation::Identity => (TileActivation::Identity, PANEL),
-            Activation::GeluTanh => (TileActivation::GeluTanh, PANEL),
-            Activation::SwiGlu => (TileActivation::SwiGlu, PANEL / 2),
+        let activation = match self.epilogue.activation {
+            Activation::Identity => TileActivation::Identity,
+            Activation::GeluTanh => TileActivation::GeluTanh,
+            Activation::SwiGlu => TileActivation::SwiGlu,
         };
-        let first = panel * columns;
-        let columns = columns.min(self.width.saturating_sub(first));
-        let mut finish = Finish {
+        let (first, columns) = self.columns(panel);
+        let size = if narrow { size_of::<u16>() } else { size_of::<f32>() };
+        let start = out.start(first_row, rows, first * size, columns * size);
+        let finish = Finish {
             rows,
             scales,
             bias,
             activation,
             residual: self.epilogue.residual.map(|residual| residual.place(first_row, rows, first, columns)),
-            target: TileTarget { start: std::ptr::null_mut(), stride: out.stride(), columns, narrow },
+            target: TileTarget { start, stride: out.stride(), columns, narrow },
         };
-        // SAFETY: `place` and `segment_start` hold the rows inside their tensors; each row and panel is written once, by
-        // one task, and the residual is another tensor.
+        // SAFETY: `place` and `start` hold the rows inside their tensors; each row and panel is written once, by one task,
+        // and the residual is another tensor.
         unsafe {
-            let size = if narrow { size_of::<u16>() } else { size_of::<f32>() };
-            finish.target.start = out.start(first_row, rows, first * size, columns * size);
             match self.epilogue.repeated {
                 None => self.backend.isa.rows.finish(tile, &finish),
                 Some(repeated) => self.finish_repeated(tile, first_row, first, repeated, finish),
@@ -288,6 +284,146 @@ impl Product<'_> {
             // SAFETY: these rows are among those that the caller promised.
             unsafe { self.backend.isa.rows.finish(tile, &part) };
             done += rows;
+        }
+    }
+}
+
+/// How a product of many rows is cut.
+struct Blocking {
+    /// Rows of a block: what a pass reads of them stays in the second-level cache.
+    rows: usize,
+    blocks: usize,
+    /// Runs of panels.
+    runs: usize,
+}
+
+/// Chunks of inputs of one pass over a block's panels.
+const PASS_CHUNKS: usize = 24;
+/// Panels that meet a tile of rows one after another, while it is in the first-level cache.
+const PANELS_AT_A_TIME: usize = 2;
+
+impl Blocking {
+    fn new(product: &Product<'_>, rows: usize, panels: usize, threads: usize) -> Self {
+        let step = product.kernel.rows;
+        // Two fifths of the cache for the rows of a pass, two fifths for their sums.
+        let most = (product.backend.cache_bytes * 2 / 5 / (PASS_CHUNKS * CHUNK) / step).max(1) * step;
+        let blocks = rows.div_ceil(most);
+        let rows = rows.div_ceil(blocks).next_multiple_of(step);
+        let mut runs = threads * TASKS_PER_THREAD;
+        if product.weight.chunks() > PASS_CHUNKS {
+            let most_panels = (product.backend.cache_bytes * 2 / 5 / (rows * PANEL * size_of::<f32>())).max(1);
+            runs = runs.max(panels.div_ceil(most_panels).next_multiple_of(threads));
+        }
+        Self { rows, blocks, runs: runs.min(panels) }
+    }
+}
+
+/// A block of rows times a run of panels.
+struct Block<'a> {
+    product: &'a Product<'a>,
+    session: Session<'a>,
+    rows: Range<usize>,
+    panels: Range<usize>,
+    out: &'a SharedRows<'a>,
+    narrow: bool,
+}
+
+impl Block<'_> {
+    /// Pass after pass over the inputs; sums wait in memory between passes.
+    fn run(&self) {
+        let chunks = self.product.weight.chunks();
+        let groups = self.panels.len().div_ceil(PANELS_AT_A_TIME);
+        let kept = if chunks > PASS_CHUNKS { groups } else { 1 };
+        let row_tiles = self.rows.len().div_ceil(self.product.kernel.rows);
+        let sums_len = kept * row_tiles * PANELS_AT_A_TIME * size_of::<Tile>();
+        let expanded = if self.product.weight.format() == Format::Q4 { PASS_CHUNKS * CHUNK * PANEL } else { 0 };
+        scratch::with(sums_len + expanded * PANELS_AT_A_TIME, |memory| {
+            let (sums, memory) = memory.split_at_mut(sums_len);
+            let sums = Tile::all_in(sums);
+            for start in (0..chunks).step_by(PASS_CHUNKS) {
+                let pass = start..(start + PASS_CHUNKS).min(chunks);
+                for group in 0..groups {
+                    let first = self.panels.start + group * PANELS_AT_A_TIME;
+                    let count = PANELS_AT_A_TIME.min(self.panels.end - first);
+                    let sums = &mut sums[group % kept * row_tiles * PANELS_AT_A_TIME..];
+                    let panels = self.operand(first, count, &pass, memory);
+                    let next = Next::after(self, first + count, &pass, row_tiles);
+                    self.pass(first, panels, &pass, sums, next);
+                }
+            }
+        });
+    }
+
+    /// What a pass reads of some panels.
+    fn operand<'m>(&'m self, first: usize, count: usize, pass: &Range<usize>, memory: &'m mut [u8]) -> Panels<'m> {
+        let weight = self.product.weight;
+        if weight.format() != Format::Q4 {
+            let bytes = &weight.panels_from(first)[pass.start * PANEL_CHUNK..];
+            return Panels { bytes, stride: weight.stride(), count };
+        }
+        let stride = PASS_CHUNKS * PANEL_CHUNK;
+        for (panel, memory) in memory.chunks_mut(stride).enumerate().take(count) {
+            let packed = &weight.panels_from(first + panel)[pass.start * Q4_CHUNK..];
+            self.product.backend.isa.rows.expand_q4(packed, pass.len(), memory);
+        }
+        Panels { bytes: memory, stride, count }
+    }
+
+    /// All rows of the block by some panels, over the inputs of one pass, a few chunks at a time so that the panels
+    /// stay in the first-level cache.
+    fn pass(&self, first_panel: usize, panels: Panels<'_>, pass: &Range<usize>, sums: &mut [Tile], mut next: Next<'_>) {
+        let product = self.product;
+        let step = product.kernel.rows;
+        for start in pass.clone().step_by(product.kernel.chunks) {
+            let count = product.kernel.chunks.min(pass.end - start);
+            let panels = Panels { bytes: &panels.bytes[(start - pass.start) * PANEL_CHUNK..], ..panels };
+            let last = start + count == product.weight.chunks();
+            for (row, tiles) in self.rows.clone().step_by(step).zip(sums.chunks_mut(PANELS_AT_A_TIME)) {
+                let rows = step.min(self.rows.end - row);
+                let bytes = &product.x.bytes_from(row)[start * CHUNK..];
+                let x = Rows { bytes, stride: product.x.stride(), count: rows };
+                next.fetch();
+                if last {
+                    for panel in first_panel..first_panel + panels.count {
+                        product.finish_soon(row, rows, panel, self.out, self.narrow);
+                    }
+                }
+                self.session.multiply(product.weight.dot(), x, panels, count, tiles, start > 0);
+                if last {
+                    for (i, tile) in tiles.iter_mut().enumerate().take(panels.count) {
+                        product.finish(tile, row, rows, first_panel + i, self.out, self.narrow);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The panels that come next, brought nearer while the ones before them are multiplied, a piece at a time.
+struct Next<'a> {
+    panels: [&'a [u8]; PANELS_AT_A_TIME],
+    /// Bytes of each at a time.
+    piece: usize,
+}
+
+impl<'a> Next<'a> {
+    /// What `pass` reads of the panels from `panel` on, in as many pieces as there are products before they are needed.
+    fn after(block: &'a Block<'_>, panel: usize, pass: &Range<usize>, row_tiles: usize) -> Self {
+        let weight = block.product.weight;
+        let chunk = if weight.format() == Format::Q4 { Q4_CHUNK } else { PANEL_CHUNK };
+        let panels = std::array::from_fn(|i| {
+            let there = panel + i < block.panels.end;
+            if there { &weight.panels_from(panel + i)[pass.start * chunk..pass.end * chunk] } else { &[] }
+        });
+        let products = row_tiles * pass.len().div_ceil(block.product.kernel.chunks);
+        Self { panels, piece: (pass.len() * chunk).div_ceil(products) }
+    }
+
+    fn fetch(&mut self) {
+        for panel in &mut self.panels {
+            let (piece, rest) = panel.split_at(self.piece.min(panel.len()));
+            prefetch::read_soon(piece);
+            *panel = rest;
         }
     }
 }

@@ -8,6 +8,7 @@ mod linear;
 pub mod matmul;
 mod patch;
 mod peak;
+mod prefetch;
 mod rows;
 mod scratch;
 mod shared;

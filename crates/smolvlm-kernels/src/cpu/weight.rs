@@ -16,9 +16,9 @@ use crate::view::{Format, MatrixView};
 /// After the integers of a panel: the step of each output, then the sum of its integers.
 const TRAILER: usize = PANEL * (size_of::<f32>() + size_of::<i32>());
 /// Bytes of a chunk of a panel as the kernels take it.
-const PANEL_CHUNK: usize = PANEL * CHUNK;
+pub(super) const PANEL_CHUNK: usize = PANEL * CHUNK;
 /// Bytes of a chunk (64 inputs) of a 4-bit panel: two integers a byte, then the factors of two groups.
-const Q4_CHUNK: usize = PANEL_CHUNK / 2 + 2 * PANEL;
+pub(super) const Q4_CHUNK: usize = PANEL_CHUNK / 2 + 2 * PANEL;
 
 /// A linear layer's matrix, `[outputs, inputs]`, in panels of 32 outputs.
 ///

@@ -12,6 +12,10 @@ use super::{CHUNK, Kernel, PANEL, Product, STEP, TileKernels};
 const PANEL_STEP: usize = PANEL * STEP;
 /// Rows of a register, and steps in one.
 const REGISTER_ROWS: usize = 16;
+/// Panels that few rows meet at a time.
+const FEW_PANELS: usize = 2;
+/// 16 KiB of a panel.
+const CHUNKS: usize = 8;
 /// `arch_prctl` that asks for a state component, and the component of AMX's data.
 const ARCH_REQ_XCOMP_PERM: i64 = 0x1023;
 const XFEATURE_XTILEDATA: i64 = 18;
@@ -40,7 +44,8 @@ pub(super) fn kernels(others: TileKernels) -> TileKernels {
         rows: 2 * REGISTER_ROWS,
         row_step: REGISTER_ROWS,
         few_rows: REGISTER_ROWS,
-        few_panels: 2,
+        few_panels: FEW_PANELS,
+        chunks: CHUNKS,
         multiply,
     };
     TileKernels {
@@ -98,14 +103,17 @@ macro_rules! stamp {
             /// in groups of 16.
             pub(super) unsafe fn multiply(product: &Product) {
                 // SAFETY: the caller's promise.
-                unsafe {
+                let multiply = |product: &Product| unsafe {
                     match (product.row_count > REGISTER_ROWS, product.panel_count) {
                         (true, 1) => tall(product),
                         (false, 1) => one(product),
                         (false, 2) => two(product),
                         (_, panels) => unreachable!("a product of {} rows and {panels} panels", product.row_count),
                     }
-                }
+                };
+                let at_a_time = if product.row_count > REGISTER_ROWS { 1 } else { FEW_PANELS };
+                // SAFETY: as above.
+                unsafe { product.by_panels(at_a_time, multiply) }
             }
 
             /// Rows 17 to 32 too: each register that is loaded is used twice.
@@ -196,7 +204,6 @@ macro_rules! stamp {
                         "add {w}, 2048",
                         "dec {chunks}",
                         "jnz 2b",
-                        // Stored first, then overwritten by what belongs there.
                         w = inout(reg) product.panels => _,
                         x = inout(reg) product.rows => _,
                         chunks = inout(reg) product.steps / REGISTER_ROWS => _,

@@ -16,7 +16,8 @@ const PASS: usize = 2 * WIDTH;
 const ROWS: usize = 6;
 
 pub(super) fn kernels() -> TileKernels {
-    let kernel = |multiply| Kernel { rows: ROWS, row_step: 1, few_rows: 0, few_panels: 1, multiply };
+    let kernel =
+        |multiply| Kernel { rows: ROWS, row_step: 1, few_rows: 0, few_panels: 1, chunks: usize::MAX, multiply };
     TileKernels {
         f32: kernel(f32::multiply),
         bf16: kernel(bf16::multiply),
@@ -80,7 +81,7 @@ macro_rules! stamp {
             /// As [`tile`].
             pub(super) unsafe fn multiply(product: &Product) {
                 // SAFETY: the caller's promise.
-                unsafe {
+                let multiply = |product: &Product| unsafe {
                     match product.row_count {
                         1 => tile::<1>(product),
                         2 => tile::<2>(product),
@@ -90,7 +91,9 @@ macro_rules! stamp {
                         6 => tile::<6>(product),
                         rows => unreachable!("a product of {rows} rows"),
                     }
-                }
+                };
+                // SAFETY: as above.
+                unsafe { product.by_panels(1, multiply) }
             }
         }
     };

@@ -17,7 +17,14 @@ const FEW_ROWS: usize = 3;
 const FEW_PANELS: usize = 4;
 
 pub(super) fn kernels() -> TileKernels {
-    let kernel = |multiply| Kernel { rows: ROWS, row_step: 1, few_rows: FEW_ROWS, few_panels: FEW_PANELS, multiply };
+    let kernel = |multiply| Kernel {
+        rows: ROWS,
+        row_step: 1,
+        few_rows: FEW_ROWS,
+        few_panels: FEW_PANELS,
+        chunks: usize::MAX,
+        multiply,
+    };
     TileKernels {
         f32: kernel(f32::multiply),
         bf16: kernel(bf16::multiply),
@@ -76,7 +83,7 @@ macro_rules! stamp {
             /// As [`tile`].
             pub(super) unsafe fn multiply(product: &Product) {
                 // SAFETY: the caller's promise.
-                unsafe {
+                let multiply = |product: &Product| unsafe {
                     match (product.row_count, product.panel_count) {
                         (1, 1) => tile::<1, 1>(product),
                         (1, 2) => tile::<1, 2>(product),
@@ -101,7 +108,10 @@ macro_rules! stamp {
                         (12, 1) => tile::<12, 1>(product),
                         (rows, panels) => unreachable!("a product of {rows} rows and {panels} panels"),
                     }
-                }
+                };
+                let at_a_time = if product.row_count <= FEW_ROWS { FEW_PANELS } else { 1 };
+                // SAFETY: as above.
+                unsafe { product.by_panels(at_a_time, multiply) }
             }
         }
     };

@@ -82,6 +82,7 @@ pub struct Panels<'a> {
 }
 
 /// A product whose addresses were checked.
+#[derive(Clone, Copy)]
 pub(super) struct Product {
     rows: *const u8,
     row_stride: usize,
@@ -96,6 +97,24 @@ pub(super) struct Product {
     tiles: *mut Tile,
 }
 
+impl Product {
+    /// Calls `multiply` for some of the panels at a time.
+    ///
+    /// # Safety
+    /// As `multiply` asks.
+    #[inline(always)]
+    unsafe fn by_panels(&self, at_a_time: usize, multiply: impl Fn(&Self)) {
+        for first in (0..self.panel_count).step_by(at_a_time) {
+            multiply(&Self {
+                panels: self.panels.wrapping_add(first * self.panel_stride),
+                panel_count: at_a_time.min(self.panel_count - first),
+                tiles: self.tiles.wrapping_add(first),
+                ..*self
+            });
+        }
+    }
+}
+
 /// One way of multiplying.
 #[derive(Clone, Copy)]
 pub struct Kernel {
@@ -103,10 +122,13 @@ pub struct Kernel {
     pub rows: usize,
     /// Rows are read in groups of this many.
     pub row_step: usize,
-    /// With as few rows as this, several panels are multiplied at a time.
+    /// With as few rows as this, several panels are multiplied at a time rather than one after another.
     pub few_rows: usize,
     /// How many.
     pub few_panels: usize,
+    /// Chunks of inputs after which the next rows had better be taken: what they need of a panel stays in the
+    /// first-level cache.
+    pub chunks: usize,
     multiply: unsafe fn(&Product),
 }
 
@@ -193,7 +215,7 @@ impl Session<'_> {
     /// `rows` times `panels`, `chunks` [`CHUNK`]s of inputs each; replaces or adds to `tiles`, one for each panel.
     ///
     /// # Panics
-    /// When a slice is shorter than the product needs, or there are more rows or panels than the kernel takes.
+    /// When a slice is shorter than the product needs, or there are more rows than the kernel takes.
     pub fn multiply(&self, dot: Dot, rows: Rows<'_>, panels: Panels<'_>, chunks: usize, tiles: &mut [Tile], add: bool) {
         let kernel = self.kernels.of(dot);
         check(kernel, &rows, &panels, chunks, tiles.len());
@@ -215,9 +237,8 @@ impl Session<'_> {
 }
 
 fn check(kernel: &Kernel, rows: &Rows<'_>, panels: &Panels<'_>, chunks: usize, tiles: usize) {
-    let most_panels = if rows.count <= kernel.few_rows { kernel.few_panels } else { 1 };
     assert!((1..=kernel.rows).contains(&rows.count), "a product has 1 to {} rows", kernel.rows);
-    assert!((1..=most_panels).contains(&panels.count), "a product has 1 to {most_panels} panels");
+    assert!(panels.count >= 1, "a product has a panel");
     assert!(tiles >= panels.count, "a tile for each panel");
     let read = rows.count.next_multiple_of(kernel.row_step);
     assert!(rows.bytes.len() >= (read - 1) * rows.stride + chunks * CHUNK, "rows are shorter than the product");
