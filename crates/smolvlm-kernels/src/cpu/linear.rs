@@ -4,10 +4,10 @@ use std::ops::Range;
 
 use super::CpuBackend;
 use super::lanes::{Finish, RowNorm, Scales, TileActivation, TileTarget};
-use super::matmul::{CHUNK, Dot, Kernel, PANEL, Panels, Rows, Session, Tile};
+use super::matmul::{CHUNK, Dot, Kernel, PANEL, PANEL_CHUNK, Panels, Q4_CHUNK, Rows, Session, Tile};
 use super::shared::SharedRows;
 use super::tensor::{Stored, Tensor};
-use super::weight::{PANEL_CHUNK, Q4_CHUNK, Weight};
+use super::weight::Weight;
 use super::{prefetch, scratch};
 use crate::aligned::{bytes_mut, numbers_mut};
 use crate::backend::{Activation, Norm};
@@ -178,20 +178,25 @@ impl Product<'_> {
     /// All rows by some panels, several panels at a time: each weight is read once, in the order in which it lies.
     fn few_rows(&self, panels: Range<usize>, out: &SharedRows<'_>, narrow: bool) {
         let session = self.backend.isa.tiles.session();
-        let (rows, chunks) = (self.x.rows(), self.weight.chunks());
-        let expanded = if self.weight.format() == Format::Q4 { chunks * CHUNK * PANEL } else { 0 };
-        let at_a_time = if expanded == 0 { self.kernel.few_panels } else { 1 };
+        let (rows, chunks, dot) = (self.x.rows(), self.weight.chunks(), self.weight.dot());
+        let x = Rows { bytes: self.x.bytes_from(0), stride: self.x.stride(), count: rows };
         let mut tiles = [Tile::ZERO; MOST_PANELS];
+        let expands = self.weight.format() == Format::Q4 && !session.takes_q4(rows);
+        let at_a_time = if expands { 1 } else { self.kernel.few_panels };
+        let expanded = if expands { chunks * PANEL_CHUNK } else { 0 };
         scratch::with(expanded, |memory| {
             for first in panels.clone().step_by(at_a_time) {
                 let count = at_a_time.min(panels.end - first);
-                let mut operand = Panels { bytes: self.weight.panels_from(first), stride: self.weight.stride(), count };
-                if expanded > 0 {
-                    self.backend.isa.rows.expand_q4(operand.bytes, chunks, memory);
-                    operand = Panels { bytes: memory, stride: expanded, count: 1 };
+                let operand = Panels { bytes: self.weight.panels_from(first), stride: self.weight.stride(), count };
+                match self.weight.format() {
+                    Format::Q4 if expands => {
+                        self.backend.isa.rows.expand_q4(operand.bytes, chunks, memory);
+                        let operand = Panels { bytes: memory, stride: expanded, count: 1 };
+                        session.multiply(dot, x, operand, chunks, &mut tiles, false);
+                    }
+                    Format::Q4 => session.multiply_q4(x, operand, chunks, &mut tiles),
+                    _ => session.multiply(dot, x, operand, chunks, &mut tiles, false),
                 }
-                let x = Rows { bytes: self.x.bytes_from(0), stride: self.x.stride(), count: rows };
-                session.multiply(self.weight.dot(), x, operand, chunks, &mut tiles, false);
                 for (i, tile) in tiles.iter_mut().enumerate().take(count) {
                     self.finish(tile, 0, rows, first + i, out, narrow);
                 }
@@ -336,7 +341,7 @@ impl Block<'_> {
         let kept = if chunks > PASS_CHUNKS { groups } else { 1 };
         let row_tiles = self.rows.len().div_ceil(self.product.kernel.rows);
         let sums_len = kept * row_tiles * PANELS_AT_A_TIME * size_of::<Tile>();
-        let expanded = if self.product.weight.format() == Format::Q4 { PASS_CHUNKS * CHUNK * PANEL } else { 0 };
+        let expanded = if self.product.weight.format() == Format::Q4 { PASS_CHUNKS * PANEL_CHUNK } else { 0 };
         scratch::with(sums_len + expanded * PANELS_AT_A_TIME, |memory| {
             let (sums, memory) = memory.split_at_mut(sums_len);
             let sums = Tile::all_in(sums);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use half::bf16;
 
-use super::matmul::{CHUNK, Dot, PANEL, STEP, chunks};
+use super::matmul::{Dot, PANEL, PANEL_CHUNK, Q4_CHUNK, STEP, chunks};
 use super::shared::SharedRows;
 use super::threads::Threads;
 use crate::aligned::{Aligned, numbers};
@@ -15,10 +15,6 @@ use crate::view::{Format, MatrixView};
 
 /// After the integers of a panel: the step of each output, then the sum of its integers.
 const TRAILER: usize = PANEL * (size_of::<f32>() + size_of::<i32>());
-/// Bytes of a chunk of a panel as the kernels take it.
-pub(super) const PANEL_CHUNK: usize = PANEL * CHUNK;
-/// Bytes of a chunk (64 inputs) of a 4-bit panel: two integers a byte, then the factors of two groups.
-pub(super) const Q4_CHUNK: usize = PANEL_CHUNK / 2 + 2 * PANEL;
 
 /// A linear layer's matrix, `[outputs, inputs]`, in panels of 32 outputs.
 ///

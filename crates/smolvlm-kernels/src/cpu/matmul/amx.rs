@@ -6,7 +6,7 @@
 use std::arch::asm;
 use std::sync::OnceLock;
 
-use super::{CHUNK, Kernel, PANEL, Product, STEP, TileKernels};
+use super::{CHUNK, Kernel, PANEL, Product, STEP, TileKernels, avx512};
 
 /// Bytes of a step of a panel, and of a row of a tile.
 const PANEL_STEP: usize = PANEL * STEP;
@@ -50,10 +50,21 @@ pub(super) fn kernels(others: TileKernels) -> TileKernels {
     };
     TileKernels {
         bf16: kernel(bf16::multiply),
-        u8i8: kernel(u8i8::multiply),
+        u8i8: Kernel { few_panels: others.u8i8.few_panels, ..kernel(u8i8_or_vectors) },
         enter: configure,
         leave: release,
         ..others
+    }
+}
+
+/// A few rows of integers are faster in vectors, and sums of integers are the same in any order.
+///
+/// # Safety
+/// As [`u8i8::multiply`].
+unsafe fn u8i8_or_vectors(product: &Product) {
+    // SAFETY: the caller's promise; whoever has AMX has these vectors.
+    unsafe {
+        if product.row_count <= avx512::FEW_ROWS { avx512::u8i8::multiply(product) } else { u8i8::multiply(product) }
     }
 }
 

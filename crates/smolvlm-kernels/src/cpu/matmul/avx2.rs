@@ -22,6 +22,7 @@ pub(super) fn kernels() -> TileKernels {
         f32: kernel(f32::multiply),
         bf16: kernel(bf16::multiply),
         u8i8: kernel(u8i8::multiply),
+        q4: None,
         enter: nothing,
         leave: nothing,
     }

@@ -6,14 +6,14 @@ use std::arch::x86_64::*;
 
 // Closures (as `array::from_fn` takes them) would not be inlined: the standard library's functions around them are not
 // compiled for these instructions. So arrays are filled by loops here.
-use super::{Kernel, PANEL, Product, STEP, TileKernels, nothing};
+use super::{CHUNK, Kernel, PANEL, Product, Q4_CHUNK, STEP, TileKernels, nothing};
 
 /// Bytes of a register.
 const WIDTH: usize = 64;
 /// Bytes of a step of a panel.
 const PANEL_STEP: usize = PANEL * STEP;
 const ROWS: usize = 12;
-const FEW_ROWS: usize = 3;
+pub(super) const FEW_ROWS: usize = 3;
 const FEW_PANELS: usize = 4;
 
 pub(super) fn kernels() -> TileKernels {
@@ -29,6 +29,7 @@ pub(super) fn kernels() -> TileKernels {
         f32: kernel(f32::multiply),
         bf16: kernel(bf16::multiply),
         u8i8: kernel(u8i8::multiply),
+        q4: Some(q4),
         enter: nothing,
         leave: nothing,
     }
@@ -37,7 +38,7 @@ pub(super) fn kernels() -> TileKernels {
 /// Stamps the kernel for one kind of product: `$dot(sums, step of a row, step of 16 outputs)`.
 macro_rules! stamp {
     ($module:ident, $features:literal, $dot:expr) => {
-        mod $module {
+        pub(super) mod $module {
             use super::*;
 
             /// # Safety
@@ -81,7 +82,7 @@ macro_rules! stamp {
 
             /// # Safety
             /// As [`tile`].
-            pub(super) unsafe fn multiply(product: &Product) {
+            pub(in super::super) unsafe fn multiply(product: &Product) {
                 // SAFETY: the caller's promise.
                 let multiply = |product: &Product| unsafe {
                     match (product.row_count, product.panel_count) {
@@ -126,6 +127,77 @@ stamp!(bf16, "avx512f,avx512bf16", |sums, x: __m512i, w: __m512i| {
     _mm512_castps_si512(_mm512_dpbf16_ps(_mm512_castsi512_ps(sums), x, w))
 });
 stamp!(u8i8, "avx512f,avx512vnni", |sums, x, w| _mm512_dpbusd_epi32(sums, x, w));
+
+/// Few rows of 8-bit integers by 4-bit panels: integers are taken apart on the way.
+///
+/// # Safety
+/// The machine has the instructions, and the product's addresses hold what they promise; panels are 4-bit ones.
+pub(super) unsafe fn q4(product: &Product) {
+    let multiply = |product: &Product| {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match product.row_count {
+                1 => q4_rows::<1>(product),
+                2 => q4_rows::<2>(product),
+                3 => q4_rows::<3>(product),
+                rows => unreachable!("a product of {rows} rows"),
+            }
+        }
+    };
+    // SAFETY: as above.
+    unsafe { product.by_panels(1, multiply) }
+}
+
+/// # Safety
+/// As [`q4`], for one panel.
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+unsafe fn q4_rows<const ROWS: usize>(product: &Product) {
+    /// Steps of a chunk that share the factors of one group.
+    const GROUP_STEPS: usize = CHUNK / STEP / 2;
+    let (low, eight) = (_mm512_set1_epi8(15), _mm512_set1_epi8(8));
+    let mut sums = [[_mm512_setzero_si512(); 2]; ROWS];
+    let (mut x, mut outputs) = (product.rows, product.panels);
+    // SAFETY: every row index is below `ROWS`; a chunk has `Q4_CHUNK` bytes, and 64 of a row; a tile's row has 32 numbers.
+    unsafe {
+        for _ in 0..product.steps / (2 * GROUP_STEPS) {
+            // By group, row and half of the panel.
+            let mut groups = [[[_mm512_setzero_si512(); 2]; ROWS]; 2];
+            for step in 0..GROUP_STEPS {
+                for half in 0..2 {
+                    let packed = _mm512_loadu_si512(outputs.add(step * PANEL_STEP + half * WIDTH).cast());
+                    let w = [
+                        _mm512_sub_epi8(_mm512_and_si512(packed, low), eight),
+                        _mm512_sub_epi8(_mm512_and_si512(_mm512_srli_epi16::<4>(packed), low), eight),
+                    ];
+                    for row in 0..ROWS {
+                        for group in 0..2 {
+                            let place = x.add(row * product.row_stride + (group * GROUP_STEPS + step) * STEP);
+                            let x = _mm512_set1_epi32(place.cast::<i32>().read_unaligned());
+                            groups[group][row][half] = _mm512_dpbusd_epi32(groups[group][row][half], x, w[group]);
+                        }
+                    }
+                }
+            }
+            for group in 0..2 {
+                for half in 0..2 {
+                    let place = outputs.add(GROUP_STEPS * PANEL_STEP + group * PANEL + half * PANEL / 2);
+                    let factors = _mm512_cvtepi8_epi32(_mm_loadu_si128(place.cast()));
+                    for row in 0..ROWS {
+                        let scaled = _mm512_mullo_epi32(groups[group][row][half], factors);
+                        sums[row][half] = _mm512_add_epi32(sums[row][half], scaled);
+                    }
+                }
+            }
+            x = x.add(CHUNK);
+            outputs = outputs.add(Q4_CHUNK);
+        }
+        for row in 0..ROWS {
+            for half in 0..2 {
+                _mm512_storeu_si512(sum(product, row, 0, half), sums[row][half]);
+            }
+        }
+    }
+}
 
 /// Row, panel and half of a panel of every accumulator.
 #[inline(always)]

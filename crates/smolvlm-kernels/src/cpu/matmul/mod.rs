@@ -26,6 +26,13 @@ pub const STEP: usize = 4;
 /// Bytes that rows and panels' outputs are padded to.
 pub const CHUNK: usize = 64;
 
+/// Bytes of a chunk of a panel.
+pub(super) const PANEL_CHUNK: usize = PANEL * CHUNK;
+/// Bytes of a chunk (64 inputs) of a 4-bit panel: two integers a byte, then the factors of two groups.
+pub(super) const Q4_CHUNK: usize = PANEL_CHUNK / 2 + 2 * PANEL;
+/// Most rows that are multiplied by 4-bit panels as they are.
+const Q4_ROWS: usize = 3;
+
 /// What four bytes of a row and of an output are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dot {
@@ -138,6 +145,8 @@ pub struct TileKernels {
     pub(super) f32: Kernel,
     pub(super) bf16: Kernel,
     pub(super) u8i8: Kernel,
+    /// Up to [`Q4_ROWS`] rows of 8-bit integers by 4-bit panels, where there is such a kernel.
+    pub(super) q4: Option<unsafe fn(&Product)>,
     /// Prepares this thread for products, and undoes that.
     pub(super) enter: unsafe fn(),
     pub(super) leave: unsafe fn(),
@@ -218,32 +227,59 @@ impl Session<'_> {
     /// When a slice is shorter than the product needs, or there are more rows than the kernel takes.
     pub fn multiply(&self, dot: Dot, rows: Rows<'_>, panels: Panels<'_>, chunks: usize, tiles: &mut [Tile], add: bool) {
         let kernel = self.kernels.of(dot);
-        check(kernel, &rows, &panels, chunks, tiles.len());
-        let product = Product {
-            rows: rows.bytes.as_ptr(),
-            row_stride: rows.stride,
-            row_count: rows.count,
-            panels: panels.bytes.as_ptr(),
-            panel_stride: panels.stride,
-            panel_count: panels.count,
-            steps: chunks * (CHUNK / STEP),
-            add,
-            tiles: tiles.as_mut_ptr(),
-        };
-        // SAFETY: `check` holds every address the kernel reads or writes inside the slices; the constructor that chose
+        assert!((1..=kernel.rows).contains(&rows.count), "a product has 1 to {} rows", kernel.rows);
+        let product = product(&rows, kernel.row_step, &panels, PANEL_CHUNK, chunks, tiles, add);
+        // SAFETY: `product` holds every address the kernel reads or writes inside the slices; the constructor that chose
         // the kernel detected its instruction set, and `session` prepared this thread.
         unsafe { (kernel.multiply)(&product) }
     }
+
+    /// Whether [`multiply_q4`](Self::multiply_q4) takes so many rows.
+    pub(super) fn takes_q4(&self, rows: usize) -> bool {
+        self.kernels.q4.is_some() && rows <= Q4_ROWS
+    }
+
+    /// As [`multiply`](Self::multiply) of [`Dot::U8I8`], by 4-bit panels; replaces `tiles`.
+    ///
+    /// # Panics
+    /// As there, and when [`takes_q4`](Self::takes_q4) says no.
+    pub(super) fn multiply_q4(&self, rows: Rows<'_>, panels: Panels<'_>, chunks: usize, tiles: &mut [Tile]) {
+        assert!(self.takes_q4(rows.count), "few rows");
+        let product = product(&rows, 1, &panels, Q4_CHUNK, chunks, tiles, false);
+        if let Some(multiply) = self.kernels.q4 {
+            // SAFETY: as in `multiply`.
+            unsafe { multiply(&product) }
+        }
+    }
 }
 
-fn check(kernel: &Kernel, rows: &Rows<'_>, panels: &Panels<'_>, chunks: usize, tiles: usize) {
-    assert!((1..=kernel.rows).contains(&rows.count), "a product has 1 to {} rows", kernel.rows);
-    assert!(panels.count >= 1, "a product has a panel");
-    assert!(tiles >= panels.count, "a tile for each panel");
-    let read = rows.count.next_multiple_of(kernel.row_step);
+/// A product whose addresses lie inside the slices.
+fn product(
+    rows: &Rows<'_>,
+    row_step: usize,
+    panels: &Panels<'_>,
+    panel_chunk: usize,
+    chunks: usize,
+    tiles: &mut [Tile],
+    add: bool,
+) -> Product {
+    assert!(rows.count >= 1 && panels.count >= 1, "a product has a row and a panel");
+    assert!(tiles.len() >= panels.count, "a tile for each panel");
+    let read = rows.count.next_multiple_of(row_step);
     assert!(rows.bytes.len() >= (read - 1) * rows.stride + chunks * CHUNK, "rows are shorter than the product");
-    let panel = chunks * CHUNK * PANEL;
-    assert!(panels.bytes.len() >= (panels.count - 1) * panels.stride + panel, "panels are shorter than the product");
+    let needed = (panels.count - 1) * panels.stride + chunks * panel_chunk;
+    assert!(panels.bytes.len() >= needed, "panels are shorter than the product");
+    Product {
+        rows: rows.bytes.as_ptr(),
+        row_stride: rows.stride,
+        row_count: rows.count,
+        panels: panels.bytes.as_ptr(),
+        panel_stride: panels.stride,
+        panel_count: panels.count,
+        steps: chunks * (CHUNK / STEP),
+        add,
+        tiles: tiles.as_mut_ptr(),
+    }
 }
 
 /// Chunks that `count` numbers of `size` bytes fill.

@@ -9,6 +9,7 @@ pub(super) fn kernels() -> TileKernels {
         f32: kernel(multiply_all::<F32>),
         bf16: kernel(multiply_all::<Bf16>),
         u8i8: kernel(multiply_all::<U8I8>),
+        q4: None,
         enter: nothing,
         leave: nothing,
     }
