@@ -74,9 +74,3 @@ pub(crate) fn numbers_mut<T: Plain>(bytes: &mut [u8]) -> &mut [T] {
     // SAFETY: as in `numbers`, and the borrow is unique.
     unsafe { std::slice::from_raw_parts_mut(bytes.as_mut_ptr().cast(), bytes.len() / size_of::<T>()) }
 }
-
-/// Numbers as bytes, to be written.
-pub(crate) fn bytes_mut<T: Plain>(numbers: &mut [T]) -> &mut [u8] {
-    // SAFETY: numbers are initialised bytes, and every pattern written to them is one.
-    unsafe { std::slice::from_raw_parts_mut(numbers.as_mut_ptr().cast(), size_of_val(numbers)) }
-}

@@ -41,7 +41,13 @@ pub trait Backend: Send + Sync + Sized + 'static {
     /// Copies rows from the host: `values` is `[rows, width]`.
     fn upload(&self, rows: usize, width: usize, values: &[f32]) -> Self::Tensor;
     /// Copies activations to the host.
-    fn download(&self, x: &Self::Tensor) -> Vec<f32>;
+    fn download(&self, x: &Self::Tensor) -> Vec<f32> {
+        let mut values = Vec::new();
+        self.download_into(x, &mut values);
+        values
+    }
+    /// Replaces `values` by a copy of activations, in the memory that it has.
+    fn download_into(&self, x: &Self::Tensor, values: &mut Vec<f32>);
 
     /// An empty cache that can hold `shape.pages` pages; pages take memory when they are first written.
     fn cache(&self, shape: CacheShape) -> Self::Cache;
@@ -210,8 +216,8 @@ pub struct Segment {
     pub rows: Range<usize>,
     /// Position of the first row in its sequence; all earlier positions are in the cache.
     pub start: usize,
-    /// Pages of the sequence, first to last, enough for `start + rows.len()` tokens.
-    pub pages: Vec<u32>,
+    /// Where the batch names the sequence's pages, first to last, enough for `start + rows.len()` tokens.
+    pub pages: Range<usize>,
 }
 
 /// A row of a step that is replaced by an image feature.
@@ -232,10 +238,40 @@ pub struct TokenBatch {
     pub ids: Vec<u32>,
     /// Sequences, in row order, covering every row.
     pub segments: Vec<Segment>,
+    /// Pages of all segments.
+    pub pages: Vec<u32>,
     /// Rows that show an image rather than a token.
     pub features: Vec<FeatureRow>,
     /// Rows whose logits are wanted.
     pub outputs: Vec<u32>,
+}
+
+impl TokenBatch {
+    /// The pages of a segment.
+    pub fn pages_of(&self, segment: &Segment) -> &[u32] {
+        &self.pages[segment.pages.clone()]
+    }
+
+    /// Empties it; its memory stays.
+    pub fn clear(&mut self) {
+        self.ids.clear();
+        self.segments.clear();
+        self.pages.clear();
+        self.features.clear();
+        self.outputs.clear();
+    }
+
+    /// Becomes a copy of `other` in its own memory.
+    pub fn copy_from(&mut self, other: &Self) {
+        self.ids.clone_from(&other.ids);
+        self.segments.clone_from(&other.segments);
+        self.pages.clear();
+        // As much room as the other has, since it knows how many there will be.
+        self.pages.reserve(other.pages.capacity());
+        self.pages.extend_from_slice(&other.pages);
+        self.features.clone_from(&other.features);
+        self.outputs.clone_from(&other.outputs);
+    }
 }
 
 /// How large a cache is.

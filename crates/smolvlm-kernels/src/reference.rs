@@ -206,8 +206,8 @@ impl Backend for ReferenceBackend {
         Matrix { rows, cols: width, data: values.to_vec() }
     }
 
-    fn download(&self, x: &Matrix) -> Vec<f32> {
-        x.data.clone()
+    fn download_into(&self, x: &Matrix, values: &mut Vec<f32>) {
+        values.clone_from(&x.data);
     }
 
     fn cache(&self, shape: CacheShape) -> Cache {
@@ -348,8 +348,8 @@ impl Backend for ReferenceBackend {
         let width = kv_heads * dim;
         let mut out = Matrix::zeros(qkv.rows, heads * dim);
         for segment in &plan.tokens.segments {
-            let place =
-                |position: usize| (segment.pages[position / PAGE_TOKENS] as usize, position % PAGE_TOKENS * width);
+            let pages = plan.tokens.pages_of(segment);
+            let place = |position: usize| (pages[position / PAGE_TOKENS] as usize, position % PAGE_TOKENS * width);
             for (position, row) in (segment.start..).zip(segment.rows.clone()) {
                 let row = qkv.row_mut(row);
                 for head in row[..(heads + kv_heads) * dim].chunks_mut(dim) {

@@ -224,7 +224,7 @@ fn attention_inside_tiles_equals_the_reference() {
 struct CachedAttention {
     heads: usize,
     shape: CacheShape,
-    steps: Vec<(Vec<Segment>, Vec<f32>)>,
+    steps: Vec<(TokenBatch, Vec<f32>)>,
 }
 
 impl Case for CachedAttention {
@@ -237,10 +237,9 @@ impl Case for CachedAttention {
         let mut cache = backend.cache(self.shape);
         let mut plan = backend.plan();
         let mut out = Vec::new();
-        for (segments, qkv) in &self.steps {
-            let rows = segments.last().expect("a segment").rows.end;
-            let batch = TokenBatch { segments: segments.clone(), ..TokenBatch::default() };
-            backend.fill_tokens(&mut plan, &batch);
+        for (batch, qkv) in &self.steps {
+            let rows = batch.segments.last().expect("a segment").rows.end;
+            backend.fill_tokens(&mut plan, batch);
             for layer in 0..self.shape.layers {
                 let qkv = backend.upload(rows, (self.heads + 2 * kv_heads) * head_dim, qkv);
                 let attended = backend.cached_attention(&plan, qkv, &mut cache, layer, &rope);
@@ -262,21 +261,18 @@ fn attention_over_pages_equals_the_reference_for_ragged_chunks() {
             let steps = plan
                 .iter()
                 .map(|step| {
-                    let mut row = 0;
-                    let segments: Vec<Segment> = step
-                        .iter()
-                        .enumerate()
-                        .map(|(i, (start, len))| {
-                            // The one sequence's pages run up, the other's down.
-                            let all = if step.len() == 1 || i == 0 { vec![2, 0, 1, 3] } else { vec![7, 6, 5, 4] };
-                            let pages = all[..(start + len).div_ceil(PAGE_TOKENS)].to_vec();
-                            let rows = row..row + len;
-                            row = rows.end;
-                            Segment { rows, start: *start, pages }
-                        })
-                        .collect();
+                    let (mut row, mut batch) = (0, TokenBatch::default());
+                    for (i, (start, len)) in step.iter().enumerate() {
+                        // The one sequence's pages run up, the other's down.
+                        let all = if step.len() == 1 || i == 0 { [2, 0, 1, 3] } else { [7, 6, 5, 4] };
+                        let first = batch.pages.len();
+                        batch.pages.extend(&all[..(start + len).div_ceil(PAGE_TOKENS)]);
+                        let pages = first..batch.pages.len();
+                        batch.segments.push(Segment { rows: row..row + len, start: *start, pages });
+                        row += len;
+                    }
                     let qkv = numbers(&mut rng, row * (heads + 2 * kv_heads) * head_dim);
-                    (segments, qkv)
+                    (batch, qkv)
                 })
                 .collect();
             let case = CachedAttention { heads, shape, steps };
@@ -359,9 +355,9 @@ impl Case for MovesRows {
             &mut plan,
             &TokenBatch {
                 ids: vec![3, 0, 7, 7, 1, 2],
-                segments: Vec::new(),
                 features: vec![FeatureRow { row: 1, source: 1, index: 2 }, FeatureRow { row: 4, source: 0, index: 0 }],
                 outputs: vec![5, 1, 4],
+                ..TokenBatch::default()
             },
         );
         let x = backend.embed(&plan, &backend.table(self.table.view(), Format::Bf16));

@@ -210,9 +210,9 @@ fn exactly(new_tokens: usize) -> GenerateOptions {
 fn generate(engine: &mut dyn Engine, request: Request) -> Result<(f64, f64)> {
     let sequence = engine.submit(request)?;
     let started = Instant::now();
-    let mut first = None;
+    let (mut first, mut outputs) = (None, Vec::new());
     loop {
-        let outputs = engine.step()?;
+        engine.step(&mut outputs)?;
         let Some(output) = outputs.iter().find(|output| output.sequence == sequence) else { continue };
         if output.token.is_some() && first.is_none() {
             first = Some(started.elapsed().as_secs_f64());

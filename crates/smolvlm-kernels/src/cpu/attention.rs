@@ -14,7 +14,7 @@ use super::scratch;
 use super::shared::SharedRows;
 use super::tensor::{Stored, Tensor};
 use crate::aligned::{LINE, numbers, numbers_mut};
-use crate::backend::{PAGE_TOKENS, Segment};
+use crate::backend::{PAGE_TOKENS, Segment, TokenBatch};
 
 /// Keys of a part: their scores stay in the first-level cache.
 const PART: usize = 256;
@@ -383,7 +383,7 @@ fn interleave(step: &mut [[u8; STEP]; PANEL], even: &[[u8; 2]], odd: &[[u8; 2]])
 /// Causal attention of the segments' queries over their pages. `qkv` is `[T, (heads + 2 × kv_heads) × d]`, f32.
 pub(super) fn paged(
     backend: &CpuBackend,
-    segments: &[Segment],
+    batch: &TokenBatch,
     qkv: &Tensor,
     cache: &Cache,
     layer: usize,
@@ -398,10 +398,21 @@ pub(super) fn paged(
     let output = HeadOutput { narrow, rows: SharedRows::new(&mut out) };
     let group = heads / format.kv_heads;
     let block_rows = backend.isa.tiles.of(dot).rows;
-    for segment in segments {
+    for segment in &batch.segments {
         let queries = segment.rows.len() * group;
         let blocks = queries.div_ceil(block_rows);
-        let head = |kv_head| PagedHead { backend, qkv, cache, segment, layer, kv_head, group, shape, rope };
+        let head = |kv_head| PagedHead {
+            backend,
+            qkv,
+            cache,
+            segment,
+            pages: batch.pages_of(segment),
+            layer,
+            kv_head,
+            group,
+            shape,
+            rope,
+        };
         if blocks <= FEW_BLOCKS {
             split_parts(backend, &head, queries, format.kv_heads, &output);
             continue;
@@ -471,6 +482,7 @@ struct PagedHead<'a> {
     qkv: &'a Tensor,
     cache: &'a Cache,
     segment: &'a Segment,
+    pages: &'a [u32],
     layer: usize,
     kv_head: usize,
     group: usize,
@@ -511,7 +523,7 @@ impl PagedHead<'_> {
         let seen = (self.visible(first + block.rows - 1) - part * PART).min(PART);
         let pages: Range<usize> = part * PART_PAGES..part * PART_PAGES + seen.div_ceil(PAGE_TOKENS);
         for (i, page) in pages.clone().enumerate() {
-            let keys = self.cache.keys(self.segment.pages[page], self.layer, self.kv_head);
+            let keys = self.cache.keys(self.pages[page], self.layer, self.kv_head);
             for panel in 0..PAGE_TOKENS / PANEL {
                 let panel_keys = &keys[panel * shape.panel(shape.dim)..];
                 block.score(session, i * (PAGE_TOKENS / PANEL) + panel, panel_keys);
@@ -520,7 +532,7 @@ impl PagedHead<'_> {
         let visible = |row| self.visible(first + row).saturating_sub(part * PART);
         let weighed = block.weigh(self.backend, pages.len() * (PAGE_TOKENS / PANEL), score_scale(shape.dim), visible);
         for (i, page) in pages.enumerate() {
-            let values = self.cache.values(self.segment.pages[page], self.layer, self.kv_head);
+            let values = self.cache.values(self.pages[page], self.layer, self.kv_head);
             for panel in 0..shape.value_panels {
                 let panel_values = &values[panel * shape.panel(PAGE_TOKENS)..];
                 block.add_values(session, panel, panel_values, i * PAGE_TOKENS, PAGE_TOKENS);

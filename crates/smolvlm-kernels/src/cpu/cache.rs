@@ -6,7 +6,7 @@ use super::CpuBackend;
 use super::matmul::{CHUNK, Dot, PANEL, STEP, chunks};
 use super::tensor::Tensor;
 use crate::aligned::Aligned;
-use crate::backend::{CacheShape, PAGE_TOKENS, Segment};
+use crate::backend::{CacheShape, PAGE_TOKENS, Segment, TokenBatch};
 use crate::view::Format;
 
 /// Up to this many tokens are written by the calling thread: they cost less than a region.
@@ -109,22 +109,22 @@ impl Cache {
     pub(super) fn append(
         &mut self,
         backend: &CpuBackend,
-        segments: &[Segment],
+        batch: &TokenBatch,
         qkv: &Tensor,
         layer: usize,
         rope: (&[f32], &[f32]),
     ) {
         let page_len = self.shape.layers * self.shape.kv_heads * self.block().len();
         let (block, start, kv_heads, dot) = (self.block(), self.block_start(layer, 0), self.shape.kv_heads, self.dot);
-        for segment in segments {
+        for segment in &batch.segments {
             let end = segment.start + segment.rows.len();
-            let first = segment.start / PAGE_TOKENS;
+            let (first, pages) = (segment.start / PAGE_TOKENS, batch.pages_of(segment));
             let shared = SharedPages::new(&mut self.pages);
             let writer = Writer { backend, block, kv_heads, dot, segment, qkv, rope };
             let write = |task: usize| {
                 let page = first + task;
                 // SAFETY: a segment's pages are different ones, and each is one task.
-                let memory = unsafe { shared.page(segment.pages[page] as usize) };
+                let memory = unsafe { shared.page(pages[page] as usize) };
                 let memory = memory.get_or_insert_with(|| Aligned::zeroed(page_len));
                 let tokens = (page * PAGE_TOKENS).max(segment.start)..((page + 1) * PAGE_TOKENS).min(end);
                 tokens.for_each(|position| writer.write(&mut memory[start..], position));

@@ -6,10 +6,10 @@ use super::CpuBackend;
 use super::lanes::{Finish, RowNorm, Scales, TileActivation, TileTarget};
 use super::matmul::{CHUNK, Dot, Kernel, PANEL, PANEL_CHUNK, Panels, Q4_CHUNK, Rows, Session, Tile};
 use super::shared::SharedRows;
-use super::tensor::{Stored, Tensor};
+use super::tensor::{Pooled, Stored, Tensor};
 use super::weight::Weight;
 use super::{prefetch, scratch};
-use crate::aligned::{bytes_mut, numbers_mut};
+use crate::aligned::{numbers, numbers_mut};
 use crate::backend::{Activation, Norm};
 use crate::view::Format;
 
@@ -44,7 +44,7 @@ pub(super) fn linear(
 ) -> Tensor {
     assert_eq!(x.width(), weight.inputs(), "a linear layer's input width");
     let prepared = prepare(backend, x, norm.as_ref(), weight.dot());
-    let (x, steps) = prepared.as_ref().map_or((x, &[][..]), |(x, steps)| (x, steps));
+    let (x, steps) = prepared.as_ref().map_or((x, &[][..]), |(x, steps)| (x, numbers(steps)));
     let width = match epilogue.activation {
         Activation::SwiGlu => weight.outputs() / 2,
         _ => weight.outputs(),
@@ -63,7 +63,7 @@ fn prepare(
     x: &Tensor,
     norm: Option<&Norm<'_, CpuBackend>>,
     dot: Dot,
-) -> Option<(Tensor, Vec<f32>)> {
+) -> Option<(Tensor, Pooled)> {
     let stored = match dot {
         Dot::F32 => Stored::F32,
         Dot::Bf16 => Stored::Bf16,
@@ -73,22 +73,22 @@ fn prepare(
         return None;
     }
     let mut out = backend.tensor(x.rows(), x.width(), stored);
-    let mut steps = if stored == Stored::U8 { vec![0.0; x.rows()] } else { Vec::new() };
+    let mut steps = backend.buffers.take(if stored == Stored::U8 { x.rows() * size_of::<f32>() } else { 0 });
     prepare_rows(backend, x, norm, &mut out, &mut steps);
     Some((out, steps))
 }
 
-/// Normalises and rounds each row of `x` to what `out` stores.
+/// Normalises and rounds each row of `x` to what `out` stores. `steps` takes an f32 for each row of integers.
 pub(super) fn prepare_rows(
     backend: &CpuBackend,
     x: &Tensor,
     norm: Option<&Norm<'_, CpuBackend>>,
     out: &mut Tensor,
-    steps: &mut [f32],
+    steps: &mut [u8],
 ) {
     let (rows, width, stored) = (x.rows(), x.width(), out.stored());
     let out = SharedRows::new(out);
-    let all_steps = SharedRows::of(bytes_mut(steps), size_of::<f32>());
+    let all_steps = SharedRows::of(steps, size_of::<f32>());
     let norm = norm.map(row_norm);
     let kernels = &backend.isa.rows;
     let prepare = |row: usize, scratch: &mut [f32]| {

@@ -130,15 +130,15 @@ impl Backend for CpuBackend {
         tensor
     }
 
-    fn download(&self, x: &Tensor) -> Vec<f32> {
-        let mut values = Vec::with_capacity(x.rows() * x.width());
+    fn download_into(&self, x: &Tensor, values: &mut Vec<f32>) {
+        values.clear();
+        values.reserve(x.rows() * x.width());
         for row in 0..x.rows() {
             match x.stored() {
                 Stored::F32 => values.extend_from_slice(x.row(row)),
                 _ => values.extend(x.row::<u16>(row).iter().map(|bits| f32::from_bits(u32::from(*bits) << 16))),
             }
         }
-        values
     }
 
     fn cache(&self, shape: CacheShape) -> Cache {
@@ -154,7 +154,7 @@ impl Backend for CpuBackend {
     }
 
     fn fill_tokens(&self, plan: &mut Plan, batch: &TokenBatch) {
-        plan.tokens.clone_from(batch);
+        plan.tokens.copy_from(batch);
     }
 
     fn fill_tiles(&self, plan: &mut Plan, batch: TileBatch<'_>) {
@@ -212,8 +212,8 @@ impl Backend for CpuBackend {
         rope: &RopeTable<Self>,
     ) -> Tensor {
         let angles = (rope.cos.as_slice(), rope.sin.as_slice());
-        cache.append(self, &plan.tokens.segments, &qkv, layer, angles);
-        attention::paged(self, &plan.tokens.segments, &qkv, cache, layer, angles)
+        cache.append(self, &plan.tokens, &qkv, layer, angles);
+        attention::paged(self, &plan.tokens, &qkv, cache, layer, angles)
     }
 
     fn pixel_shuffle(&self, x: &Tensor, side: usize, scale: usize) -> Tensor {

@@ -92,11 +92,12 @@ pub trait Engine: Send {
     /// [`Input`](crate::ErrorKind::Input) when the prompt does not fit the context or its image tokens do not match
     /// its features; [`Budget`](crate::ErrorKind::Budget) when its keys and values can never fit.
     fn submit(&mut self, request: Request) -> Result<SequenceId>;
-    /// Computes one step for all sequences that have room. No output means that nothing is left to do.
+    /// Computes one step for all sequences that have room and replaces `outputs` by what it did. No output means that
+    /// nothing is left to do.
     ///
     /// # Errors
     /// When the machine fails.
-    fn step(&mut self) -> Result<Vec<StepOutput>>;
+    fn step(&mut self, outputs: &mut Vec<StepOutput>) -> Result<()>;
     /// Forgets a sequence.
     fn cancel(&mut self, sequence: SequenceId);
 }
@@ -113,6 +114,23 @@ pub struct Generator<B: Backend> {
     running: Vec<Sequence<B>>,
     next_id: u64,
     step_tokens: usize,
+    work: StepWork,
+}
+
+/// What a step needs and the next one can use again, so that decoding allocates nothing.
+#[derive(Default)]
+struct StepWork {
+    batch: TokenBatch,
+    /// One for each running sequence.
+    shares: Vec<Share>,
+    logits: Vec<f32>,
+}
+
+/// A sequence's part of a step.
+#[derive(Clone, Copy)]
+struct Share {
+    tokens: usize,
+    logit_rows: usize,
 }
 
 impl<B: Backend> Generator<B> {
@@ -141,6 +159,7 @@ impl<B: Backend> Generator<B> {
             running: Vec::new(),
             next_id: 0,
             step_tokens: cache.step_tokens.unwrap_or(DEFAULT_STEP_TOKENS).max(1),
+            work: StepWork::default(),
         }
     }
 
@@ -162,45 +181,36 @@ impl<B: Backend> Generator<B> {
         }
     }
 
-    /// How many tokens each running sequence computes in this step: one each for those past their prompt, the rest of
-    /// the step for prompts, first come first served.
-    fn shares(&self) -> Vec<usize> {
+    /// Settles what each running sequence computes in this step: one token each for those past their prompt, the rest
+    /// of the step for prompts, first come first served.
+    fn fill_work(&mut self) {
+        let StepWork { batch, shares, .. } = &mut self.work;
+        batch.clear();
+        shares.clear();
+        // A sequence's pages are reserved for its whole reply: they will not be more.
+        batch.pages.reserve(self.running.iter().map(|sequence| sequence.pages.len()).sum());
         let decoding = self.running.iter().filter(|sequence| !sequence.in_prompt()).count();
         let mut left = self.step_tokens.saturating_sub(decoding).max(1);
-        let share = |sequence: &Sequence<B>| {
-            if !sequence.in_prompt() {
-                return 1;
-            }
-            let share = sequence.pending().min(left);
-            left -= share;
-            share
-        };
-        self.running.iter().map(share).collect()
-    }
-
-    /// The step's inputs, and for each sequence the number of logit rows it gets.
-    fn batch(&self, shares: &[usize]) -> (TokenBatch, Vec<usize>) {
-        let mut batch = TokenBatch::default();
-        let mut logit_rows = Vec::new();
         let mut sources = 0;
-        for (sequence, share) in self.running.iter().zip(shares) {
-            let first = batch.ids.len();
-            let (ids, segment) = sequence.segment(first, *share);
-            batch.ids.extend_from_slice(ids);
-            if *share > 0 {
-                batch.segments.push(segment);
+        for sequence in &self.running {
+            let tokens = if sequence.in_prompt() { sequence.pending().min(left) } else { 1 };
+            if sequence.in_prompt() {
+                left -= tokens;
             }
-            batch.features.extend(sequence.feature_rows(first, *share, sources));
+            let first = batch.ids.len();
+            batch.features.extend(sequence.feature_rows(first, tokens, sources));
             sources += u32::from(sequence.features().is_some());
-            let wanted = if sequence.in_prompt() && sequence.logits == Logits::All {
-                *share
+            if tokens > 0 {
+                sequence.add_to(batch, tokens);
+            }
+            let logit_rows = if sequence.in_prompt() && sequence.logits == Logits::All {
+                tokens
             } else {
-                usize::from(*share > 0 && *share == sequence.pending())
+                usize::from(tokens > 0 && tokens == sequence.pending())
             };
-            batch.outputs.extend((first + share - wanted..first + share).map(|row| row as u32));
-            logit_rows.push(wanted);
+            batch.outputs.extend((first + tokens - logit_rows..first + tokens).map(|row| row as u32));
+            shares.push(Share { tokens, logit_rows });
         }
-        (batch, logit_rows)
     }
 
     /// What a sequence makes of its logits.
@@ -262,34 +272,32 @@ impl<B: Backend> Engine for Generator<B> {
         Ok(id)
     }
 
-    fn step(&mut self) -> Result<Vec<StepOutput>> {
+    fn step(&mut self, outputs: &mut Vec<StepOutput>) -> Result<()> {
+        outputs.clear();
         self.admit();
         if self.running.is_empty() {
-            return Ok(Vec::new());
+            return Ok(());
         }
-        let shares = self.shares();
-        let (batch, logit_rows) = self.batch(&shares);
-        self.backend.fill_tokens(&mut self.plan, &batch);
+        self.fill_work();
+        self.backend.fill_tokens(&mut self.plan, &self.work.batch);
         let features: Vec<&B::Tensor> = self.running.iter().filter_map(Sequence::features).collect();
         let text = self.model.text();
         let logits = text
             .forward(&self.backend, &self.plan, &mut self.cache, &features)
             .map_err(|error| Error::internal(error.message))?;
         drop(features);
-        let logits = self.backend.download(&logits);
+        self.backend.download_into(&logits, &mut self.work.logits);
         let vocab = self.model.config().text.vocab;
-        let mut outputs = Vec::new();
-        let mut rest = logits.as_slice();
-        for ((sequence, share), rows) in self.running.iter_mut().zip(shares).zip(logit_rows) {
-            let (own, others) = rest.split_at(rows * vocab);
+        let mut rest = self.work.logits.as_slice();
+        for (sequence, share) in self.running.iter_mut().zip(&self.work.shares) {
+            let (own, others) = rest.split_at(share.logit_rows * vocab);
             rest = others;
-            outputs.push(Self::settle(sequence, share, own, vocab));
+            outputs.push(Self::settle(sequence, share.tokens, own, vocab));
         }
-        let ended = |output: &StepOutput| output.finish.is_some();
-        for output in outputs.iter().filter(|output| ended(output)) {
+        for output in outputs.iter().filter(|output| output.finish.is_some()) {
             self.cancel(output.sequence);
         }
-        Ok(outputs)
+        Ok(())
     }
 
     fn cancel(&mut self, sequence: SequenceId) {

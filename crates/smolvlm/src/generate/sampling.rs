@@ -29,6 +29,7 @@ pub struct TokenLogprob {
 pub(super) struct Sampler {
     sampling: Option<Sampling>,
     penalty: f32,
+    /// What the penalty is for.
     seen: HashSet<u32>,
     logprobs: Option<usize>,
     rng: ChaCha8Rng,
@@ -40,7 +41,7 @@ impl Sampler {
         Self {
             sampling: options.sampling.clone(),
             penalty: options.repetition_penalty,
-            seen: prompt.iter().copied().collect(),
+            seen: if options.repetition_penalty == 1.0 { HashSet::new() } else { prompt.iter().copied().collect() },
             logprobs: options.logprobs,
             rng: ChaCha8Rng::seed_from_u64(seed),
         }
@@ -48,28 +49,38 @@ impl Sampler {
 
     /// Chooses a token and, if asked for, its log-probability.
     pub(super) fn choose(&mut self, logits: &[f32]) -> (u32, Option<TokenLogprob>) {
-        let mut scores = logits.to_vec();
-        if self.penalty != 1.0 {
-            penalize(&mut scores, &self.seen, self.penalty);
-        }
-        let id = match &self.sampling {
-            None => argmax(&scores),
-            Some(sampling) => draw(&candidates(scores, sampling), self.rng.random()),
+        let id = if self.penalty == 1.0 && self.sampling.is_none() {
+            argmax(logits)
+        } else {
+            let mut scores = logits.to_vec();
+            if self.penalty != 1.0 {
+                penalize(&mut scores, &self.seen, self.penalty);
+            }
+            let id = match &self.sampling {
+                None => argmax(&scores),
+                Some(sampling) => draw(&candidates(scores, sampling), self.rng.random()),
+            };
+            if self.penalty != 1.0 {
+                self.seen.insert(id);
+            }
+            id
         };
-        self.seen.insert(id);
         (id, self.logprobs.map(|count| logprob_of(logits, id, count)))
     }
 }
 
 /// The lowest index of the largest number.
 fn argmax(scores: &[f32]) -> u32 {
-    let mut best = 0;
-    for (i, score) in scores.iter().enumerate() {
-        if *score > scores[best] {
-            best = i;
-        }
+    // Lane by lane, which the compiler turns into vectors.
+    const LANES: usize = 16;
+    let larger = |a: f32, b: f32| if b > a { b } else { a };
+    let (chunks, rest) = scores.as_chunks::<LANES>();
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    for chunk in chunks {
+        lanes.iter_mut().zip(chunk).for_each(|(lane, score)| *lane = larger(*lane, *score));
     }
-    best as u32
+    let best = lanes.iter().chain(rest).copied().fold(f32::NEG_INFINITY, larger);
+    scores.iter().position(|score| *score == best).unwrap_or_default() as u32
 }
 
 /// `RepetitionPenaltyLogitsProcessor`: once per id, whatever its count.

@@ -1,6 +1,6 @@
 //! One request on its way through the model.
 
-use smolvlm_kernels::{Backend, FeatureRow, Segment};
+use smolvlm_kernels::{Backend, FeatureRow, Segment, TokenBatch};
 
 use super::options::{FinishReason, GenerateOptions};
 use super::pages::pages_for;
@@ -43,11 +43,16 @@ impl<B: Backend> Sequence<B> {
         });
         let mut end_ids = if request.options.ignore_end { Vec::new() } else { end_ids.to_vec() };
         end_ids.extend(&request.options.stop_ids);
+        let mut ids = request.ids;
+        let sampler = Sampler::new(&request.options, &ids);
+        let prompt = ids.len();
+        // Room for the whole reply, so that no token allocates.
+        ids.reserve_exact(request.options.max_new_tokens.min(max_positions.saturating_sub(prompt)) + 1);
         Self {
             id,
-            sampler: Sampler::new(&request.options, &request.ids),
-            prompt: request.ids.len(),
-            ids: request.ids,
+            sampler,
+            prompt,
+            ids,
             cached: 0,
             pages,
             features,
@@ -73,10 +78,12 @@ impl<B: Backend> Sequence<B> {
         self.features.as_ref().map(|(tensor, _)| tensor)
     }
 
-    /// Ids of the next `count` tokens and where they stand; the step's rows begin at `row`.
-    pub(super) fn segment(&self, row: usize, count: usize) -> (&[u32], Segment) {
-        let pages = self.pages[..pages_for(self.cached + count)].to_vec();
-        (&self.ids[self.cached..self.cached + count], Segment { rows: row..row + count, start: self.cached, pages })
+    /// Adds the next `count` tokens to a step, as a segment of their own.
+    pub(super) fn add_to(&self, batch: &mut TokenBatch, count: usize) {
+        let (row, page) = (batch.ids.len(), batch.pages.len());
+        batch.ids.extend_from_slice(&self.ids[self.cached..self.cached + count]);
+        batch.pages.extend_from_slice(&self.pages[..pages_for(self.cached + count)]);
+        batch.segments.push(Segment { rows: row..row + count, start: self.cached, pages: page..batch.pages.len() });
     }
 
     /// Which of the next `count` tokens show image features; `source` is this sequence's place among the step's

@@ -77,6 +77,8 @@ pub struct ReplyPiece {
 pub struct ReplyStream<'a> {
     model: &'a mut SmolVlm,
     replies: Vec<Pending>,
+    /// The last step's, whose memory the next one uses again.
+    outputs: Vec<StepOutput>,
     pieces: VecDeque<ReplyPiece>,
     started: Instant,
     steps_started: Instant,
@@ -98,8 +100,14 @@ impl<'a> ReplyStream<'a> {
         let prepare = started.elapsed();
         let (features, times) = encode(model, &mut prompts)?;
         let image_token = model.config().image_token_id;
-        let mut stream =
-            Self { model, replies: Vec::new(), pieces: VecDeque::new(), started, steps_started: Instant::now() };
+        let mut stream = Self {
+            model,
+            replies: Vec::new(),
+            pieces: VecDeque::new(),
+            outputs: Vec::new(),
+            started,
+            steps_started: Instant::now(),
+        };
         for (i, (prompt, features)) in prompts.into_iter().zip(features).enumerate() {
             let usage = Usage {
                 prompt_tokens: prompt.ids.len(),
@@ -119,11 +127,12 @@ impl<'a> ReplyStream<'a> {
         if self.replies.iter().all(|pending| pending.ended) {
             return Ok(false);
         }
-        let outputs = self.model.engine.step()?;
+        let mut outputs = std::mem::take(&mut self.outputs);
+        self.model.engine.step(&mut outputs)?;
         if outputs.is_empty() {
             return Err(Error::internal("the engine has nothing to do but replies have not ended"));
         }
-        for output in outputs {
+        for output in outputs.drain(..) {
             let Some(i) = self.replies.iter().position(|pending| pending.sequence == output.sequence) else { continue };
             let pending = &mut self.replies[i];
             pending.clock(self.started, self.steps_started, &output);
@@ -132,6 +141,7 @@ impl<'a> ReplyStream<'a> {
                 self.model.engine.cancel(pending.sequence);
             }
         }
+        self.outputs = outputs;
         Ok(true)
     }
 

@@ -113,8 +113,10 @@ pub(super) fn trace(model: &mut SmolVlm, messages: &Messages, max_new_tokens: us
     let options = GenerateOptions::default().max_new_tokens(max_new_tokens);
     let sequence = model.engine.submit(Request { ids: prompt.ids, features, options, logits })?;
     let mut ended = false;
+    let mut outputs = Vec::new();
     while !ended {
-        for output in model.engine.step()?.into_iter().filter(|output| output.sequence == sequence) {
+        model.engine.step(&mut outputs)?;
+        for output in outputs.drain(..).filter(|output| output.sequence == sequence) {
             trace.logits.extend(output.prompt_logits);
             trace.generated_ids.extend(output.token);
             ended |= output.finish.is_some();
