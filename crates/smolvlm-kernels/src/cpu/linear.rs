@@ -305,7 +305,7 @@ struct Blocking {
 /// Chunks of inputs of one pass over a block's panels.
 const PASS_CHUNKS: usize = 24;
 /// Panels that meet a tile of rows one after another, while it is in the first-level cache.
-const PANELS_AT_A_TIME: usize = 2;
+const PANELS_AT_A_TIME: usize = 1;
 
 impl Blocking {
     fn new(product: &Product<'_>, rows: usize, panels: usize, threads: usize) -> Self {
