@@ -1,6 +1,4 @@
-//! Any bytes as a video: mp4 and Matroska with H.264, HEVC, VP8 and VP9, and animated pictures, by content.
-//!
-//! AV1 is decoded in a process of its own only, so its decoder is not reached from here.
+//! Any bytes as a video: mp4 and Matroska with every codec, and animated pictures, by content.
 #![no_main]
 
 use std::sync::Arc;

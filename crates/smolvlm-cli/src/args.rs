@@ -36,7 +36,15 @@ pub(crate) enum Command {
     Completions(CompletionsArgs),
     /// Decode videos for another process of this program.
     #[command(name = MEDIA_WORKER, hide = true)]
-    MediaWorker,
+    MediaWorker(MediaWorkerArgs),
+}
+
+/// Decode videos for another process of this program, or watch over a tool for it.
+#[derive(Debug, Args)]
+pub(crate) struct MediaWorkerArgs {
+    /// A limit of memory in bytes, a tool and its arguments
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) tool: Vec<String>,
 }
 
 /// The command that this program starts itself with.

@@ -39,6 +39,6 @@ fn run(command: Command) -> smolvlm::Result<()> {
         Command::Trace(args) => commands::trace::trace(&args),
         Command::Bench(args) => commands::bench::bench(&args),
         Command::Completions(args) => commands::completions::completions(&args),
-        Command::MediaWorker => smolvlm::media::video::serve_standard_streams(),
+        Command::MediaWorker(args) => commands::media_worker::media_worker(&args),
     }
 }

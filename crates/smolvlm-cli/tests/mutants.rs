@@ -161,7 +161,13 @@ fn is_video(format: &str) -> bool {
 
 /// Reads what there is to read. `Ok` says whether there was a picture.
 fn read(format: &str, data: Vec<u8>) -> Result<()> {
-    let limits = MediaLimits { pixels: 1 << 20, decode_timeout: PATIENCE, ..MediaLimits::default() };
+    let limits = MediaLimits {
+        pixels: 1 << 20,
+        decode_timeout: PATIENCE,
+        // Of a process of its own; one that needs more counts among those that end.
+        decode_memory: MAX_MEMORY,
+        ..MediaLimits::default()
+    };
     let source = MediaSource::Bytes { name: format!("mutant.{format}"), data: Arc::from(data) };
     if !is_video(format) {
         return ImageFile::open(&source, &limits, Compat::default())?.decode().map(|_| ());

@@ -130,3 +130,65 @@ fn a_worker_that_talks_nonsense_is_an_error() {
     let missing = open("no-such-program-as-this", &[], &MediaLimits::default()).err().unwrap();
     assert!(missing.to_string().contains("no-such-program-as-this"), "{missing}");
 }
+
+/// What names a transport stream of a few packets, which only the tools read.
+#[cfg(target_os = "linux")]
+fn transport_stream() -> String {
+    let packet = format!("G{}", "a".repeat(187));
+    format!("data:,{}", packet.repeat(4))
+}
+
+/// `frames` on a transport stream, with `folder` for tools and temporary files.
+#[cfg(target_os = "linux")]
+fn frames_with_tools_of(folder: &std::path::Path) -> std::process::Command {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_smolvlm"));
+    command.args(["frames", "--quiet", &transport_stream()]).env("PATH", folder).env("TMPDIR", folder);
+    command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    command
+}
+
+#[cfg(target_os = "linux")]
+fn is_there_within(patience: Duration, mut found: impl FnMut() -> bool) -> bool {
+    let start = Instant::now();
+    while !found() {
+        if start.elapsed() > patience {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    true
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn nothing_is_left_of_a_silent_tool_when_the_program_is_killed() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let (tool, note) = (folder.path().join("ffprobe"), folder.path().join("pid"));
+    std::fs::write(
+        &tool,
+        format!("#!/bin/sh\necho $$ > {0}.new\n/bin/mv {0}.new {0}\nexec /bin/sleep 600\n", note.display()),
+    )
+    .unwrap();
+    std::fs::set_permissions(&tool, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let mut program = frames_with_tools_of(folder.path()).spawn().unwrap();
+    assert!(is_there_within(Duration::from_secs(20), || note.exists()), "the tool never ran");
+    let tool = PathBuf::from(format!("/proc/{}", std::fs::read_to_string(&note).unwrap().trim()));
+    assert!(tool.exists());
+    program.kill().unwrap();
+    program.wait().unwrap();
+    assert!(is_there_within(Duration::from_secs(10), || !tool.exists()), "the tool goes on");
+    let mut left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    left.sort();
+    assert_eq!(left, ["ffprobe", "pid"]);
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_tool_that_is_not_there_is_named_with_what_to_install() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = frames_with_tools_of(folder.path()).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{text}");
+    assert!(text.contains("mpegts") && text.contains("install ffmpeg"), "{text}");
+}

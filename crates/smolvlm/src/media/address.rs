@@ -5,7 +5,7 @@
 //! what it resolves to.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ureq::config::Config;
 use ureq::http::Uri;
@@ -40,13 +40,17 @@ pub(super) struct PublicOnly;
 impl Resolver for PublicOnly {
     fn resolve(&self, uri: &Uri, config: &Config, timeout: NextTimeout) -> Result<ResolvedSocketAddrs, ureq::Error> {
         let found = DefaultResolver::default().resolve(uri, config, timeout)?;
-        match found.iter().find(|found| !is_public(found.ip())) {
-            None => Ok(found),
-            Some(found) => {
-                let host = uri.host().unwrap_or_default().to_owned();
-                Err(ureq::Error::Other(Box::new(NotPublic { host, address: found.ip() })))
-            }
-        }
+        let checked = check(uri.host().unwrap_or_default(), found.iter().map(SocketAddr::ip));
+        checked.map_err(|refused| ureq::Error::Other(Box::new(refused)))?;
+        Ok(found)
+    }
+}
+
+/// Refuses a name if any of its addresses is not public: which of them is connected to is not for the name to choose.
+fn check(host: &str, addresses: impl IntoIterator<Item = IpAddr>) -> Result<(), NotPublic> {
+    match addresses.into_iter().find(|&address| !is_public(address)) {
+        None => Ok(()),
+        Some(address) => Err(NotPublic { host: host.to_owned(), address }),
     }
 }
 
@@ -135,6 +139,18 @@ mod tests {
             "3fff:1::1",
         ] {
             assert!(!is_public(address.parse().unwrap()), "{address}");
+        }
+    }
+
+    #[test]
+    fn a_name_with_one_address_inside_is_refused_whatever_the_others_are() {
+        let addresses = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<IpAddr>>();
+        assert_eq!(check("good.test", addresses(&["1.1.1.1", "2606:4700::1111"])), Ok(()));
+        for inside in ["10.0.0.1", "::1", "169.254.169.254", "64:ff9b::a00:1"] {
+            for order in [["1.1.1.1", inside], [inside, "1.1.1.1"]] {
+                let refused = check("evil.test", addresses(&order)).unwrap_err();
+                assert_eq!((refused.host.as_str(), refused.address), ("evil.test", inside.parse().unwrap()));
+            }
         }
     }
 

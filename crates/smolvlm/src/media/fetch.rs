@@ -274,26 +274,45 @@ mod tests {
             "localhost",
             "LOCALHOST",
             "127.1",
+            "127.0.1",
             "2130706433",
             "0x7f.1",
+            "0x7f.0x0.0x0.0x1",
             "0177.0.0.1",
+            "017700000001",
             "0x7f000001",
+            "0x7F000001",
             "0",
+            "00000000",
             "0.0.0.0",
             "127.0.0.1.",
             "[::1]",
             "[::ffff:127.0.0.1]",
             "[::ffff:7f00:1]",
+            "[0:0:0:0:0:ffff:127.0.0.1]",
+            "[::127.0.0.1]",
+            "[::ffff:0:127.0.0.1]",
             "[::]",
             "user:pw@127.0.0.1",
             "%31%32%37.0.0.1",
             "\u{ff11}27.0.0.1",
             "127\u{3002}0.0.1",
             "169.254.169.254",
+            "2852039166",
+            "0xa9fea9fe",
             "10.0.0.1",
+            "10.1",
+            "172.16.1",
             "192.168.0.1",
+            "192.168.257",
+            "100.64.0.1",
+            "255.255.255.255",
             "[fd00::1]",
+            "[fe80::1]",
+            "[::ffff:169.254.169.254]",
             "[64:ff9b::7f00:1]",
+            "[64:ff9b::169.254.169.254]",
+            "[64:ff9b:1::7f00:1]",
             "[2002:7f00:1::]",
         ];
         for host in hosts {
@@ -338,7 +357,7 @@ mod tests {
         let port = address.port();
         let get = |path: &str| agent.get(format!("http://public.test:{port}/{path}")).call();
         assert_eq!(get("open").unwrap().into_body().read_to_string().unwrap(), "secret");
-        for host in ["127.0.0.1", "2130706433", "localhost", "[::ffff:127.0.0.1]"] {
+        for host in ["127.0.0.1", "2130706433", "0177.1", "localhost", "0.0.0.0", "10.0.0.1", "[::ffff:127.0.0.1]"] {
             let error = get(&format!("to/{host}:{port}")).unwrap_err();
             assert!(explain(&error, Duration::ZERO).contains("private network"), "{host}: {error}");
         }

@@ -4,7 +4,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{Error as IoError, ErrorKind as IoKind, Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use hf_hub::api::sync::ApiError;
 use sha2::{Digest, Sha256};
@@ -75,7 +75,7 @@ impl Transfer {
         if let Some(folder) = blob.parent() {
             std::fs::create_dir_all(folder)?;
         }
-        let lock = blob.with_extension("lock");
+        let lock = lock_of(blob)?;
         let locked = File::create(&lock)?;
         locked.try_lock().map_err(|_| ApiError::LockAcquisition(lock))?;
         let part = blob.with_extension("part");
@@ -146,6 +146,18 @@ impl Transfer {
         }
         Err(Box::new(ureq::Error::TooManyRedirects).into())
     }
+}
+
+/// The lock of a blob, `CACHE/.locks/MODEL/ETAG.lock` for `CACHE/MODEL/blobs/ETAG`: the Python client takes the same one
+/// (`file_download.py: _hf_hub_download_to_cache_dir`). Its folder is made.
+fn lock_of(blob: &Path) -> Result<PathBuf, IoError> {
+    let names = || {
+        let model = blob.parent()?.parent()?;
+        Some((model.parent()?.join(".locks").join(model.file_name()?), blob.file_name()?))
+    };
+    let (folder, name) = names().ok_or_else(|| IoError::other("the cache is not where caches are"))?;
+    std::fs::create_dir_all(&folder)?;
+    Ok(folder.join(name).with_extension("lock"))
 }
 
 /// Size, and contents where the etag is their SHA-256, as it is for large files.
@@ -224,11 +236,24 @@ mod tests {
         for (etag, size, is_kept) in
             [(hello, 5, true), (&"0".repeat(64)[..], 5, false), ("e", 4, false), ("e", 6, false)]
         {
-            let blob = folder.path().join(format!("{etag}{size}"));
+            let blob = folder.path().join(format!("models--a--b/blobs/{etag}{size}"));
             let file = RemoteFile { commit: String::new(), etag: etag.to_owned(), size };
             let url = format!("http://127.0.0.1:{port}/file");
             let result = transfer().download(&url, &file, &blob, &mut |_| {});
             assert_eq!((result.is_ok(), blob.exists()), (is_kept, is_kept), "{etag} {size}");
         }
+    }
+
+    #[test]
+    fn a_file_that_another_client_fetches_is_left_to_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let blob = folder.path().join("models--a--b/blobs/e");
+        let lock = folder.path().join(".locks/models--a--b/e.lock");
+        std::fs::create_dir_all(lock.parent().unwrap()).unwrap();
+        let held = File::create(&lock).unwrap();
+        held.lock().unwrap();
+        let file = RemoteFile { commit: String::new(), etag: "e".to_owned(), size: 5 };
+        let error = transfer().download("http://127.0.0.1:1/file", &file, &blob, &mut |_| {}).unwrap_err();
+        assert!(matches!(error, ApiError::LockAcquisition(path) if path == lock));
     }
 }

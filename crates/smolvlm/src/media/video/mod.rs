@@ -41,6 +41,7 @@ use sniff::Container;
 use stream::{EncodedStream, StreamHeader};
 use worker::ApartVideo;
 
+pub use ffmpeg::guard_tool;
 pub use folder::open_frames;
 pub use worker::{WorkerCommand, serve_standard_streams};
 
@@ -105,8 +106,8 @@ pub struct VideoOptions {
     pub reader: VideoReader,
     /// Whether frames are shown as they are coded, rather than turned as their file asks.
     pub as_coded: bool,
-    /// The program that decodes in a process of its own. Without one, a thread of this process decodes, which can be
-    /// given up but not ended.
+    /// The program that decodes in a process of its own, and watches over the `ffmpeg` tool. Without one, a thread of
+    /// this process decodes, which can be given up but not ended, and the tool has no limit of memory.
     pub worker: Option<WorkerCommand>,
 }
 
@@ -135,14 +136,15 @@ fn open_file(
     sniff::container(&ByteSource::open(opened)?)?;
     let as_coded = options.as_coded;
     if options.reader == VideoReader::Ffmpeg {
-        return ffmpeg::open(name, opened, limits, as_coded);
+        return ffmpeg::open(name, opened, limits, as_coded, options.worker.as_ref());
     }
     let embedded = ApartVideo::open(name, opened, limits, as_coded, options.worker.clone());
-    let tool = || ffmpeg::open(name, opened, limits, as_coded);
+    let tool = || ffmpeg::open(name, opened, limits, as_coded, options.worker.as_ref());
     match (embedded, options.reader) {
         (Ok(video), VideoReader::Auto) => {
-            let (name, opened, limits) = (name.to_owned(), opened.clone(), limits.clone());
-            let tool = move || ffmpeg::open(&name, &opened, &limits, as_coded);
+            let (name, opened, limits, worker) =
+                (name.to_owned(), opened.clone(), limits.clone(), options.worker.clone());
+            let tool = move || ffmpeg::open(&name, &opened, &limits, as_coded, worker.as_ref());
             Ok(Box::new(FallbackVideo::new(Box::new(video), Box::new(tool))))
         }
         (Ok(video), _) => Ok(Box::new(video)),
@@ -174,7 +176,7 @@ fn open_embedded(
     if as_coded {
         stream.header.rotation = 0;
     }
-    if stream.header.codec == "av1" && !expendable {
+    if stream.header.codec == "av1" && !expendable && !cfg!(fuzzing) {
         // Its panics cross functions that end the process instead of unwinding.
         return Err(Error::input(
             "its codec is AV1, whose decoder may end the process on damaged data: name a program in \

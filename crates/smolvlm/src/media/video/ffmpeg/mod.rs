@@ -1,21 +1,23 @@
 //! The `ffmpeg` and `ffprobe` tools, for what the embedded reader does not read.
 //!
 //! The tools see a file by its path, only through demuxers of self-contained media, and no network; they are stopped when
-//! the video is dropped or when they make no progress.
+//! the video is dropped, when they make no progress, or when this process is gone.
 
+mod guard;
+mod input;
 mod probe;
 mod process;
 
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use super::picture::rotate;
 use super::timeline::Timeline;
-use super::{Frame, StreamFacts, VideoSource, check_indices};
+use super::{Frame, StreamFacts, VideoSource, WorkerCommand, check_indices};
 use crate::media::Image;
 use crate::media::source::{MediaLimits, Opened};
 use crate::{Error, Result};
-use process::Tool;
+use input::InputFile;
+use process::{Tool, Tools};
+
+pub use guard::guard_tool;
 
 /// Demuxers of single self-contained files: none that follows references to others, as playlists do.
 const FORMATS: &str = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif,mpegts,mpeg,mpegvideo,flv,asf,ogg,h264,hevc,\
@@ -25,10 +27,16 @@ const FORMATS: &str = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif,mpegts,mpeg
 /// they are picked here.
 const MAX_SELECTED: usize = 64;
 
-/// Opens a video through the tools.
-pub(super) fn open(name: &str, opened: &Opened, limits: &MediaLimits, as_coded: bool) -> Result<Box<dyn VideoSource>> {
-    let file = InputFile::of(opened)?;
-    let mut probed = probe::probe(&file, limits)?;
+/// Opens a video through the tools, which `guard` watches over.
+pub(super) fn open(
+    name: &str,
+    opened: &Opened,
+    limits: &MediaLimits,
+    as_coded: bool,
+    guard: Option<&WorkerCommand>,
+) -> Result<Box<dyn VideoSource>> {
+    let (file, tools) = (InputFile::of(opened)?, Tools::new(limits, guard));
+    let mut probed = probe::probe(&file, &tools)?;
     if as_coded {
         probed.rotation = 0;
     }
@@ -41,7 +49,7 @@ pub(super) fn open(name: &str, opened: &Opened, limits: &MediaLimits, as_coded: 
     let shown = super::picture::rotated_size(probed.width, probed.height, probed.rotation);
     let facts = timeline.facts(name, &probed.codec, &probed.container, shown, probed.rotation);
     let coded = (probed.width, probed.height);
-    Ok(Box::new(FfmpegVideo { facts, timeline, coded, file, limits: limits.clone() }))
+    Ok(Box::new(FfmpegVideo { facts, timeline, coded, file, tools }))
 }
 
 /// The fallback's error, preceded by why there was a fallback.
@@ -55,7 +63,7 @@ struct FfmpegVideo {
     /// Width and height before rotation.
     coded: (usize, usize),
     file: InputFile,
-    limits: MediaLimits,
+    tools: Tools,
 }
 
 impl VideoSource for FfmpegVideo {
@@ -72,7 +80,7 @@ impl VideoSource for FfmpegVideo {
         let Some(&last) = indices.last() else { return Ok(()) };
         let selected = indices.len() <= MAX_SELECTED;
         let coming = if selected { indices.to_vec() } else { (0..=last).collect() };
-        let mut tool = Tool::start("ffmpeg", &self.arguments(selected.then_some(indices), coming.len()), &self.limits)?;
+        let mut tool = Tool::start("ffmpeg", &self.arguments(selected.then_some(indices), coming.len()), &self.tools)?;
         let (width, height) = self.coded;
         for index in coming {
             let rgb = tool.read_exactly(width * height * 3).map_err(|error| {
@@ -101,9 +109,9 @@ impl FfmpegVideo {
             }
         };
         let mut arguments = input_arguments(&self.file);
-        arguments.insert(0, "-nostdin".to_owned());
+        // Behind the level of messages, which ffmpeg 5.1 overlooks after `-noautorotate`.
+        arguments.splice(2..2, ["-nostdin", "-noautorotate"].map(str::to_owned));
         let count = count.to_string();
-        arguments.splice(1..1, ["-noautorotate".to_owned()]);
         let output = ["-map", "0:v:0", "-vf", &filter, "-fps_mode", "passthrough", "-frames:v", &count];
         arguments.extend(output.map(str::to_owned));
         arguments.extend(["-f", "rawvideo", "-pix_fmt", "rgb24", "pipe:1"].map(str::to_owned));
@@ -118,48 +126,20 @@ fn input_arguments(file: &InputFile) -> Vec<String> {
     fixed.map(str::to_owned).to_vec()
 }
 
-/// A file the tools can open by path. One made for bytes at hand is removed when dropped.
-struct InputFile {
-    path: PathBuf,
-    temporary: bool,
-}
+#[cfg(test)]
+mod tests {
+    use super::super::timeline::{Packet, TimeBase};
+    use super::*;
 
-impl InputFile {
-    fn of(opened: &Opened) -> Result<Self> {
-        match opened {
-            Opened::File(path) if path.to_str().is_none() => Err(Error::input("its name is not UTF-8; rename it")),
-            Opened::File(path) => Ok(Self { path: path.clone(), temporary: false }),
-            Opened::Bytes(bytes) => Self::temporary(bytes),
-        }
-    }
-
-    fn temporary(bytes: &[u8]) -> Result<Self> {
-        static COUNT: AtomicU64 = AtomicU64::new(0);
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("smolvlm-{}-{number}.video", std::process::id()));
-        let mut options = std::fs::OpenOptions::new();
-        options.write(true).create_new(true);
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        let cannot = |error: std::io::Error| {
-            Error::input(format!("cannot be copied to {} for ffmpeg: {error}", path.display())).caused_by(error)
-        };
-        let mut file = options.open(&path).map_err(cannot)?;
-        let this = Self { path: path.clone(), temporary: true };
-        std::io::Write::write_all(&mut file, bytes).map_err(cannot)?;
-        Ok(this)
-    }
-
-    fn path(&self) -> &Path {
-        &self.path
-    }
-}
-
-impl Drop for InputFile {
-    fn drop(&mut self) {
-        if self.temporary {
-            // Nothing can be done about a temporary file that refuses to go.
-            let _ = std::fs::remove_file(&self.path);
-        }
+    #[test]
+    fn the_level_of_messages_comes_before_what_hides_it() {
+        let packet = Packet { offset: 0, size: 1, pts: 0, duration: 1, sync: true, shown: true };
+        let timeline = Timeline::new(&[packet], TimeBase { numerator: 1, denominator: 25 }).unwrap();
+        let facts = timeline.facts("clip", "mpeg4", "avi", (4, 2), 0);
+        let file = InputFile::of(&Opened::File("clip.avi".into())).unwrap();
+        let tools = Tools::new(&MediaLimits::default(), None);
+        let arguments = FfmpegVideo { facts, timeline, coded: (4, 2), file, tools }.arguments(Some(&[0]), 1);
+        assert_eq!(arguments[..4], ["-v", "error", "-nostdin", "-noautorotate"]);
+        assert!(arguments.contains(&"file:clip.avi".to_owned()), "{arguments:?}");
     }
 }

@@ -3,9 +3,8 @@
 use serde::Deserialize;
 
 use super::super::timeline::{Packet, TimeBase};
-use super::process::Tool;
+use super::process::{Tool, Tools};
 use super::{InputFile, input_arguments};
-use crate::media::source::MediaLimits;
 use crate::{Error, Result};
 
 /// The most that is read of ffprobe's answer: some 70 bytes per packet, so 38 hours at 30 frames per second.
@@ -24,13 +23,13 @@ pub(super) struct Probed {
 }
 
 /// Asks ffprobe for the first video stream and all its packets.
-pub(super) fn probe(file: &InputFile, limits: &MediaLimits) -> Result<Probed> {
+pub(super) fn probe(file: &InputFile, tools: &Tools) -> Result<Probed> {
     const ENTRIES: &str = "packet=pts,dts,duration,flags:format=format_name\
                            :stream=codec_name,width,height,time_base:stream_side_data=rotation:stream_tags=";
     let mut arguments = input_arguments(file);
     let wanted = ["-select_streams", "v:0", "-show_packets", "-show_entries", ENTRIES, "-of", "json=compact=1"];
     arguments.extend(wanted.map(str::to_owned));
-    let answer = Tool::start("ffprobe", &arguments, limits)?.read_all(MAX_ANSWER)?;
+    let answer = Tool::start("ffprobe", &arguments, tools)?.read_all(MAX_ANSWER)?;
     let answer: Answer = serde_json::from_slice(&answer)
         .map_err(|error| Error::input(format!("ffprobe's answer is not understood: {error}")).caused_by(error))?;
     answer.into_probed()
@@ -94,9 +93,22 @@ impl Answer {
             base,
             // ffprobe counts against the clock.
             rotation: ((-turn / 90.0).round() as i32).rem_euclid(4) as u16 * 90,
-            packets: self.packets.iter().map(AnswerPacket::to_packet).collect(),
+            packets: packets(&self.packets),
         })
     }
+}
+
+/// A raw stream says nothing of times: then each packet follows the one before.
+fn packets(answers: &[AnswerPacket]) -> Vec<Packet> {
+    let mut packets: Vec<Packet> = answers.iter().map(AnswerPacket::to_packet).collect();
+    if answers.iter().all(|answer| answer.pts.or(answer.dts).is_none()) {
+        let mut now = 0i64;
+        for packet in &mut packets {
+            packet.pts = now;
+            now = now.saturating_add(packet.duration.max(1));
+        }
+    }
+    packets
 }
 
 impl AnswerPacket {
@@ -117,4 +129,31 @@ fn time_base(text: &str) -> Option<TimeBase> {
     let (numerator, denominator) = text.split_once('/')?;
     let base = TimeBase { numerator: numerator.parse().ok()?, denominator: denominator.parse().ok()? };
     (base.numerator > 0 && base.denominator > 0).then_some(base)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn probed(packets: &str) -> Vec<Packet> {
+        let answer = format!(
+            r#"{{"packets":[{packets}],"streams":[{{"codec_name":"h264","width":4,"height":2,"time_base":"1/100"}}]}}"#
+        );
+        serde_json::from_str::<Answer>(&answer).unwrap().into_probed().unwrap().packets
+    }
+
+    #[test]
+    fn packets_without_any_time_follow_one_another() {
+        let found = probed(r#"{"duration":4,"flags":"K__"},{"duration":4},{"duration":4}"#);
+        assert_eq!(found.iter().map(|packet| packet.pts).collect::<Vec<_>>(), [0, 4, 8]);
+    }
+
+    #[test]
+    fn times_that_are_there_are_kept() {
+        let found = probed(r#"{"dts":0,"duration":1},{"pts":2,"dts":1},{"dts":2,"flags":"_D"}"#);
+        assert_eq!(
+            found.iter().map(|packet| (packet.pts, packet.shown)).collect::<Vec<_>>(),
+            [(0, true), (2, true), (2, false)]
+        );
+    }
 }

@@ -1,11 +1,12 @@
 //! One run of a tool: its output in pieces, its complaints, its end.
 
 use std::io::Read;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use super::super::WorkerCommand;
 use crate::media::source::MediaLimits;
 use crate::{Error, Result};
 
@@ -14,10 +15,54 @@ const PIECE: usize = 1 << 20;
 /// How much of what the tool says on standard error is kept: the end.
 const TAIL: usize = 1000;
 
-/// A running tool. Dropping it kills it.
+/// How long a guard may take to end its tool.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// How tools are run.
+pub(super) struct Tools {
+    /// Longest wait for a tool that gives nothing.
+    patience: Duration,
+    /// Most memory of a tool that is guarded.
+    memory: u64,
+    guard: Option<WorkerCommand>,
+}
+
+impl Tools {
+    pub(super) fn new(limits: &MediaLimits, guard: Option<&WorkerCommand>) -> Self {
+        Self { patience: limits.timeout, memory: limits.decode_memory, guard: guard.cloned() }
+    }
+
+    /// The process to start for a tool.
+    fn command(&self, name: &str, arguments: &[String]) -> Command {
+        let mut command = match &self.guard {
+            None => Command::new(name),
+            Some(guard) => {
+                let mut command = Command::new(&guard.program);
+                command.args(&guard.arguments).arg(self.memory.to_string()).arg(name);
+                command
+            }
+        };
+        let input = if self.guard.is_some() { Stdio::piped() } else { Stdio::null() };
+        command.args(arguments).stdin(input).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+}
+
+/// What is said of a tool that is not there.
+pub(super) fn cannot_start(name: &str, error: std::io::Error) -> Error {
+    Error::input(format!(
+        "the `{name}` tool, which reads such videos, cannot be started ({error}); \
+         install ffmpeg so that `ffmpeg` and `ffprobe` are on the PATH, or convert the video to H.264 in mp4"
+    ))
+    .caused_by(error)
+}
+
+/// A running tool. Dropping it ends it.
 pub(super) struct Tool {
     name: &'static str,
     child: Child,
+    /// Held open for a guard, which ends its tool when it closes.
+    leash: Option<ChildStdin>,
     pieces: Receiver<Vec<u8>>,
     rest: Vec<u8>,
     complaints: Option<JoinHandle<String>>,
@@ -25,17 +70,10 @@ pub(super) struct Tool {
 }
 
 impl Tool {
-    /// Starts a tool that is found on the search path. It is given up when nothing comes for `limits.timeout`.
-    pub(super) fn start(name: &'static str, arguments: &[String], limits: &MediaLimits) -> Result<Self> {
-        let mut command = Command::new(name);
-        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().map_err(|error| {
-            Error::input(format!(
-                "the `{name}` tool, which reads such videos, cannot be started ({error}); \
-                 install ffmpeg so that `ffmpeg` and `ffprobe` are on the PATH, or convert the video to H.264 in mp4"
-            ))
-            .caused_by(error)
-        })?;
+    /// Starts a tool that is found on the search path. It is given up when nothing comes for as long as `tools` says.
+    pub(super) fn start(name: &'static str, arguments: &[String], tools: &Tools) -> Result<Self> {
+        let mut child = tools.command(name, arguments).spawn().map_err(|error| cannot_start(name, error))?;
+        let leash = child.stdin.take();
         let (output, errors) = (child.stdout.take(), child.stderr.take());
         let (sender, pieces) = sync_channel(2);
         std::thread::spawn(move || {
@@ -49,7 +87,8 @@ impl Tool {
             }
         });
         let complaints = std::thread::spawn(move || errors.map(tail).unwrap_or_default());
-        Ok(Self { name, child, pieces, rest: Vec::new(), complaints: Some(complaints), patience: limits.timeout })
+        let (rest, complaints, patience) = (Vec::new(), Some(complaints), tools.patience);
+        Ok(Self { name, child, leash, pieces, rest, complaints, patience })
     }
 
     /// The next `count` bytes of its output.
@@ -94,11 +133,19 @@ impl Tool {
     fn failure(&mut self, what: &str) -> Error {
         self.stop();
         let said = self.complaints.take().and_then(|thread| thread.join().ok()).unwrap_or_default();
-        let said = if said.is_empty() { "it gave no reason".to_owned() } else { said };
+        // A guard's own error has this mark.
+        let said = said.strip_prefix("error: ").unwrap_or(&said);
+        let said = if said.is_empty() { "it gave no reason" } else { said };
         Error::input(format!("{} {what}: {said}", self.name))
     }
 
     fn stop(&mut self) {
+        if self.leash.take().is_some() {
+            let start = Instant::now();
+            while matches!(self.child.try_wait(), Ok(None)) && start.elapsed() < GRACE {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+        }
         // Both fail only for a process that is gone already.
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -133,7 +180,8 @@ mod tests {
 
     #[test]
     fn a_missing_tool_is_named_with_what_to_install() {
-        let error = Tool::start("no-such-tool-as-this", &[], &MediaLimits::default()).err().unwrap().to_string();
+        let tools = Tools::new(&MediaLimits::default(), None);
+        let error = Tool::start("no-such-tool-as-this", &[], &tools).err().unwrap().to_string();
         assert!(error.contains("no-such-tool-as-this") && error.contains("install ffmpeg"), "{error}");
     }
 }

@@ -17,8 +17,10 @@ use crate::media::source::{MediaLimits, Opened};
 use crate::{Error, Result};
 
 pub use serve::serve_standard_streams;
+pub(super) use wire::limit_memory;
 
-/// A program that runs [`serve_standard_streams`] when it is started with these arguments.
+/// A program that runs [`serve_standard_streams`] when it is started with these arguments, and
+/// [`guard_tool`](super::guard_tool) when more follow them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WorkerCommand {
     /// The program.

@@ -73,7 +73,7 @@ pub(super) fn read_request(input: &mut impl Read) -> Result<Option<Request>> {
 }
 
 /// Private memory only: file mappings and the program itself do not count.
-fn limit_memory(bytes: u64) {
+pub(in super::super) fn limit_memory(bytes: u64) {
     #[cfg(unix)]
     {
         // Where the system has no such limit, the parent's other limits stay.
