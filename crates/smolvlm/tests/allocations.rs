@@ -20,7 +20,8 @@ fn a_decoding_step_allocates_nothing_but_a_new_page() {
         let ids: Vec<u32> = (5..25).collect();
         let prompt = ids.len();
         for _ in 0..2 {
-            let request = Request { ids: ids.clone(), options: options.clone(), logits: Logits::None, ..Request::default() };
+            let request =
+                Request { ids: ids.clone(), options: options.clone(), logits: Logits::None, ..Request::default() };
             model.engine().submit(request).expect("a sequence");
         }
         let mut outputs = Vec::new();

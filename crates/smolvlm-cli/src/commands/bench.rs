@@ -8,8 +8,10 @@ use smolvlm::{Dtype, Error, GenerateOptions, Result, SmolVlm};
 
 use crate::args::BenchArgs;
 use crate::console::{self, Console};
-use crate::work::Work;
+use crate::work::{Operations, Work};
 use crate::{json as output, plan};
+
+const MS_PER_TILE: &str = "ms per tile";
 
 /// Seconds of the repetitions of one stage.
 struct Times(Vec<f64>);
@@ -36,23 +38,25 @@ impl Times {
     }
 }
 
-/// One line of the table: a stage, its figure, and the share of the machine's peak it reached.
+/// One line of the table: a stage, its figure, and what an ideal program would need on this machine.
 struct Figure {
     stage: String,
     unit: &'static str,
     median: f64,
     min: f64,
     max: f64,
-    /// Operations or bytes per second of the median.
-    rate: f64,
-    bound: Bound,
+    /// Seconds of the median, by which the work is divided.
+    seconds: f64,
+    work: StageWork,
 }
 
-/// What holds a stage back on an ideal machine.
+/// What a stage must do, and so what holds it back on an ideal machine.
 #[derive(Clone, Copy)]
-enum Bound {
-    Matrix,
-    Memory,
+enum StageWork {
+    /// Products.
+    Products(Operations),
+    /// Bytes read from memory.
+    Bytes(f64),
 }
 
 pub(crate) fn bench(args: &BenchArgs) -> Result<()> {
@@ -72,7 +76,8 @@ pub(crate) fn bench(args: &BenchArgs) -> Result<()> {
     if args.json {
         let mut value = output::setup(&model, &args.model.model);
         value["peak"] = json!({
-            "flops": limits.flops,
+            "flops": limits.matrices,
+            "attention_flops": limits.attention,
             "read_bytes_per_second": limits.bandwidth,
         });
         value["figures"] = figures.iter().map(|figure| figure.json(&limits)).collect();
@@ -95,32 +100,49 @@ fn check_lengths(args: &BenchArgs, context: usize) -> Result<()> {
     )))
 }
 
-/// What the machine can do at most.
+/// What the machine can do at most, per second.
 struct Limits {
-    flops: f64,
+    /// Operations of products with weights.
+    matrices: f64,
+    /// Operations of products in attention.
+    attention: f64,
+    /// Bytes read from memory.
     bandwidth: f64,
 }
 
 impl Limits {
     fn measure(threads: usize, dtype: Dtype) -> Result<Self> {
         let peak = smolvlm::measure_peak(threads)?;
-        let flops = if dtype == Dtype::F32 { peak.f32_flops } else { peak.bf16_flops };
-        Ok(Self { flops, bandwidth: peak.read_bandwidth })
-    }
-
-    fn of(&self, bound: Bound) -> f64 {
-        match bound {
-            Bound::Matrix => self.flops,
-            Bound::Memory => self.bandwidth,
-        }
+        let (matrices, attention) = match dtype {
+            Dtype::F32 => (peak.f32_flops, peak.f32_flops),
+            Dtype::Bf16 => (peak.bf16_flops, peak.bf16_flops),
+            Dtype::Q8 | Dtype::Q4 => (peak.q8_ops, peak.bf16_flops),
+        };
+        Ok(Self { matrices, attention, bandwidth: peak.read_bandwidth })
     }
 }
 
-impl Bound {
-    fn name(self) -> &'static str {
+impl StageWork {
+    /// Seconds that the work takes at the machine's peak.
+    fn floor(self, limits: &Limits) -> f64 {
         match self {
-            Self::Matrix => "matrix peak",
-            Self::Memory => "memory bandwidth",
+            Self::Products(work) => work.matrices / limits.matrices + work.attention / limits.attention,
+            Self::Bytes(bytes) => bytes / limits.bandwidth,
+        }
+    }
+
+    /// What was reached in so many seconds, for people.
+    fn rate(self, seconds: f64) -> String {
+        match self {
+            Self::Products(work) => format!("{:.0} GFLOP/s", (work.matrices + work.attention) / seconds / 1e9),
+            Self::Bytes(bytes) => format!("{:.1} GB/s", bytes / seconds / 1e9),
+        }
+    }
+
+    fn per_second(self, seconds: f64) -> Value {
+        match self {
+            Self::Products(work) => json!({ "flops": (work.matrices + work.attention) / seconds }),
+            Self::Bytes(bytes) => json!({ "read_bytes_per_second": bytes / seconds }),
         }
     }
 }
@@ -137,12 +159,12 @@ fn vision(model: &mut SmolVlm, args: &BenchArgs, work: &Work) -> Result<Figure> 
     })?;
     Ok(Figure {
         stage: "vision".to_owned(),
-        unit: "ms per tile",
+        unit: MS_PER_TILE,
         median: times.median() * 1e3,
         min: times.min() * 1e3,
         max: times.max() * 1e3,
-        rate: work.vision_flops / times.median(),
-        bound: Bound::Matrix,
+        seconds: times.median(),
+        work: StageWork::Products(work.vision),
     })
 }
 
@@ -154,8 +176,8 @@ fn prefill(model: &mut SmolVlm, args: &BenchArgs, tokens: usize, work: &Work) ->
         median: tokens as f64 / times.median(),
         min: tokens as f64 / times.max(),
         max: tokens as f64 / times.min(),
-        rate: work.prefill_flops(tokens) / times.median(),
-        bound: Bound::Matrix,
+        seconds: times.median(),
+        work: StageWork::Products(work.prefill(tokens)),
     })
 }
 
@@ -169,8 +191,8 @@ fn decode(model: &mut SmolVlm, args: &BenchArgs, tokens: usize, work: &Work) -> 
         median: 1.0 / times.median(),
         min: 1.0 / times.max(),
         max: 1.0 / times.min(),
-        rate: bytes / times.median(),
-        bound: Bound::Memory,
+        seconds: times.median(),
+        work: StageWork::Bytes(bytes),
     })
 }
 
@@ -249,34 +271,47 @@ fn peak_memory() -> Option<u64> {
 }
 
 impl Figure {
+    /// The figure of an ideal program, in the same unit.
+    fn floor(&self, limits: &Limits) -> f64 {
+        if self.unit == MS_PER_TILE { self.median * self.share(limits) } else { self.median / self.share(limits) }
+    }
+
+    /// Of the machine's peak.
     fn share(&self, limits: &Limits) -> f64 {
-        self.rate / limits.of(self.bound)
+        self.work.floor(limits) / self.seconds
     }
 
     fn json(&self, limits: &Limits) -> Value {
         json!({
             "stage": self.stage, "unit": self.unit, "median": self.median, "min": self.min, "max": self.max,
-            "share_of_peak": self.share(limits), "peak": self.bound.name(),
+            "floor": self.floor(limits), "share_of_floor": self.share(limits), "reached": self.work.per_second(self.seconds),
         })
     }
 }
 
 fn table(figures: &[Figure], limits: &Limits, first_token: f64, memory: Option<u64>) -> String {
     let mut text = format!(
-        "peak of this machine: {:.0} GFLOP/s in matrices, {:.1} GB/s read from memory\n\n{:20} {:>10} {:>10} {:>10}  {:12} {}\n",
-        limits.flops / 1e9,
+        "peak of this machine: {:.0} GFLOP/s in matrices, {:.0} in attention, {:.1} GB/s read from memory\n\n\
+         {:20} {:>10} {:>10} {:>10} {:>10}  {:12} {:>14} {}\n",
+        limits.matrices / 1e9,
+        limits.attention / 1e9,
         limits.bandwidth / 1e9,
         "stage",
         "median",
         "min",
         "max",
+        "floor",
         "unit",
-        "share of"
+        "reached",
+        "share of the floor"
     );
     for figure in figures {
-        let Figure { stage, unit, median, min, max, bound, .. } = figure;
-        let (share, of) = (100.0 * figure.share(limits), bound.name());
-        text += &format!("{stage:20} {median:10.1} {min:10.1} {max:10.1}  {unit:12} {share:.0} % of {of}\n");
+        let Figure { stage, unit, median, min, max, .. } = figure;
+        let (floor, share, rate) =
+            (figure.floor(limits), 100.0 * figure.share(limits), figure.work.rate(figure.seconds));
+        text += &format!(
+            "{stage:20} {median:10.1} {min:10.1} {max:10.1} {floor:10.1}  {unit:12} {rate:>14} {share:.0} %\n"
+        );
     }
     text += &format!("\npicture of 17 tiles to first token: {first_token:.2} s\n");
     if let Some(memory) = memory {
