@@ -112,6 +112,8 @@ stamp!(portable, false);
 stamp!(avx2, true, "avx2,fma");
 #[cfg(target_arch = "x86_64")]
 stamp!(avx512, true, "avx512f,avx512bw,avx512vl,avx512dq,fma");
+#[cfg(target_arch = "aarch64")]
+stamp!(neon, true, "neon");
 
 impl RowKernels {
     /// For any machine.
@@ -134,6 +136,12 @@ impl RowKernels {
             && is_x86_feature_detected!("avx512dq")
             && is_x86_feature_detected!("fma"))
         .then_some(avx512::KERNELS)
+    }
+
+    /// For 64-bit Arm's vectors, where this machine has them.
+    #[cfg(target_arch = "aarch64")]
+    pub fn neon() -> Option<Self> {
+        std::arch::is_aarch64_feature_detected!("neon").then_some(neon::KERNELS)
     }
 
     /// Scales, bias and activation of a tile, in place.

@@ -13,6 +13,10 @@ mod amx;
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+#[cfg(target_arch = "aarch64")]
+mod neon_matrix;
 mod portable;
 #[cfg(test)]
 mod tests;
@@ -84,6 +88,7 @@ pub struct Panels<'a> {
 }
 
 /// A product whose addresses were checked.
+#[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "only x86-64 multiplies several panels at a time"))]
 pub(super) struct Product {
     rows: *const u8,
     row_stride: usize,
@@ -158,6 +163,28 @@ impl TileKernels {
     #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
     pub fn amx() -> Option<Self> {
         Self::avx512().filter(|_| amx::allowed()).map(amx::kernels)
+    }
+
+    /// The vectors of 64-bit Arm, where this machine has them and keeps numbers' low bytes first.
+    #[cfg(target_arch = "aarch64")]
+    pub fn neon() -> Option<Self> {
+        let little = cfg!(target_endian = "little");
+        (little && std::arch::is_aarch64_feature_detected!("neon")).then(neon::kernels)
+    }
+
+    /// [`neon`](Self::neon) with its products of 8-bit integers (FEAT_DotProd), where this machine has them.
+    #[cfg(target_arch = "aarch64")]
+    pub fn neon_dotprod() -> Option<Self> {
+        Self::neon().filter(|_| std::arch::is_aarch64_feature_detected!("dotprod")).map(|_| neon::dotprod_kernels())
+    }
+
+    /// [`neon`](Self::neon) with its products of matrices of bfloat16 and of 8-bit integers (FEAT_BF16, FEAT_I8MM), where
+    /// this machine has them.
+    #[cfg(target_arch = "aarch64")]
+    pub fn neon_bf16_i8mm() -> Option<Self> {
+        let products =
+            std::arch::is_aarch64_feature_detected!("bf16") && std::arch::is_aarch64_feature_detected!("i8mm");
+        Self::neon().filter(|_| products).map(neon_matrix::kernels)
     }
 
     /// The kernel for `dot`.
