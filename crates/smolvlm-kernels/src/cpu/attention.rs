@@ -44,7 +44,7 @@ impl HeadShape {
 
     /// Bytes of a row of `inputs` numbers, an odd number of cache lines.
     fn row(self, inputs: usize) -> usize {
-        (chunks(inputs, self.number) * CHUNK / LINE | 1) * LINE
+        ((chunks(inputs, self.number) * CHUNK / LINE) | 1) * LINE
     }
 }
 
@@ -162,10 +162,10 @@ impl<'m> Block<'m> {
     /// Merges the current part into what came before.
     fn merge(&mut self, backend: &CpuBackend, parts: &[SoftmaxPart; TILE_ROWS]) {
         let width = self.shape.value_panels * PANEL;
-        for row in 0..self.rows {
-            let merged = &mut self.merged[row * width..][..width];
+        let rows = self.merged.chunks_mut(width).zip(&mut self.state).zip(parts).enumerate();
+        for (row, ((merged, state), part)) in rows.take(self.rows) {
             let values = self.sums.iter().map(|tile| &tile.0[row][..]);
-            self.state[row] = merge(backend, self.state[row], merged, parts[row], values);
+            *state = merge(backend, *state, merged, *part, values);
         }
     }
 
@@ -450,10 +450,10 @@ fn split_parts<'a>(
             let session = backend.isa.tiles.session();
             head.load_queries(&mut block, 0);
             let weighed = head.part(&session, &mut block, 0, part);
-            for row in 0..queries {
+            for (row, weighed) in weighed.iter().enumerate().take(queries) {
                 // SAFETY: each part of each row is computed once.
                 let target: &mut [f32] = unsafe { shared.segment(task * queries + row, 0, 2 + width) };
-                (target[0], target[1]) = (weighed[row].max, weighed[row].sum);
+                (target[0], target[1]) = (weighed.max, weighed.sum);
                 target[2..]
                     .chunks_mut(PANEL)
                     .zip(block.part_values(row))

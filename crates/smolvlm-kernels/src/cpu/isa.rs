@@ -18,7 +18,8 @@ pub struct InstructionSet {
 
 impl InstructionSet {
     /// The names of all sets, best first, whatever this machine has.
-    pub const NAMES: [&str; 5] = ["amx", "avx512-bf16", "avx2-vnni", "avx2", "portable"];
+    pub const NAMES: [&str; 8] =
+        ["amx", "avx512-bf16", "avx2-vnni", "avx2", "neon-bf16-i8mm", "neon-dotprod", "neon", "portable"];
 
     /// Every set that this machine has, best first.
     pub fn available() -> Vec<Self> {
@@ -37,6 +38,17 @@ impl InstructionSet {
             }
             if let (Some(tiles), Some(rows)) = (TileKernels::avx2(), RowKernels::avx2()) {
                 sets.push(Self { name: "avx2", fast_bf16: false, tiles, rows });
+            }
+        }
+        #[cfg(target_arch = "aarch64")]
+        if let Some(rows) = RowKernels::neon() {
+            let products = [
+                ("neon-bf16-i8mm", true, TileKernels::neon_bf16_i8mm()),
+                ("neon-dotprod", false, TileKernels::neon_dotprod()),
+                ("neon", false, TileKernels::neon()),
+            ];
+            for (name, fast_bf16, tiles) in products {
+                sets.extend(tiles.map(|tiles| Self { name, fast_bf16, tiles, rows }));
             }
         }
         sets.push(Self {

@@ -95,9 +95,9 @@ impl Isa for Portable {
 }
 
 /// Instruction sets that fuse, and have nothing else of their own.
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 struct Fused;
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 impl Isa for Fused {
     const FUSED: bool = true;
 }
@@ -116,6 +116,9 @@ impl Isa for Avx512 {
     }
 }
 
+/// Rotation of a row: `(x, cosines, sines, out)`.
+type RotateKernel = unsafe fn(&[f32], &[f32], &[f32], &mut [f32]);
+
 /// The bodies below, compiled for one instruction set, which the constructor detected.
 #[derive(Clone, Copy)]
 pub struct RowKernels {
@@ -127,7 +130,7 @@ pub struct RowKernels {
     softmax: unsafe fn(&mut [Tile], usize, usize, f32, &mut [f32]) -> SoftmaxPart,
     softmax_bf16: unsafe fn(&mut [Tile], usize, usize, f32, &mut [u16]) -> SoftmaxPart,
     merge: unsafe fn(&mut [f32], f32, &[f32], f32),
-    rotate: unsafe fn(&[f32], &[f32], &[f32], &mut [f32]),
+    rotate: RotateKernel,
 }
 
 /// Compiles the bodies below for one instruction set.
@@ -183,6 +186,8 @@ stamp!(portable, Portable);
 stamp!(avx2, Fused, "avx2,fma");
 #[cfg(target_arch = "x86_64")]
 stamp!(avx512, Avx512, "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,fma");
+#[cfg(target_arch = "aarch64")]
+stamp!(neon, Fused, "neon");
 
 impl RowKernels {
     /// For any machine.
@@ -206,6 +211,12 @@ impl RowKernels {
             && is_x86_feature_detected!("avx512bf16")
             && is_x86_feature_detected!("fma"))
         .then_some(avx512::KERNELS)
+    }
+
+    /// For 64-bit Arm's vectors, where this machine has them.
+    #[cfg(target_arch = "aarch64")]
+    pub fn neon() -> Option<Self> {
+        std::arch::is_aarch64_feature_detected!("neon").then_some(neon::KERNELS)
     }
 
     /// Scales, bias, activation and residual of a tile's first rows, which are then written.

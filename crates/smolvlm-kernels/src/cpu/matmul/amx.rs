@@ -64,7 +64,11 @@ pub(super) fn kernels(others: TileKernels) -> TileKernels {
 unsafe fn u8i8_or_vectors(product: &Product) {
     // SAFETY: the caller's promise; whoever has AMX has these vectors.
     unsafe {
-        if product.row_count <= avx512::FEW_ROWS { avx512::u8i8::multiply(product) } else { u8i8::multiply(product) }
+        if product.row_count <= avx512::FEW_ROWS {
+            avx512::u8i8::multiply(product);
+        } else {
+            product.by_panels(FEW_PANELS, |product| u8i8::multiply(product));
+        }
     }
 }
 
@@ -114,17 +118,14 @@ macro_rules! stamp {
             /// in groups of 16.
             pub(super) unsafe fn multiply(product: &Product) {
                 // SAFETY: the caller's promise.
-                let multiply = |product: &Product| unsafe {
+                unsafe {
                     match (product.row_count > REGISTER_ROWS, product.panel_count) {
                         (true, 1) => tall(product),
                         (false, 1) => one(product),
                         (false, 2) => two(product),
                         (_, panels) => unreachable!("a product of {} rows and {panels} panels", product.row_count),
                     }
-                };
-                let at_a_time = if product.row_count > REGISTER_ROWS { 1 } else { FEW_PANELS };
-                // SAFETY: as above.
-                unsafe { product.by_panels(at_a_time, multiply) }
+                }
             }
 
             /// Rows 17 to 32 too: each register that is loaded is used twice.

@@ -82,7 +82,7 @@ macro_rules! stamp {
             /// As [`tile`].
             pub(super) unsafe fn multiply(product: &Product) {
                 // SAFETY: the caller's promise.
-                let multiply = |product: &Product| unsafe {
+                unsafe {
                     match product.row_count {
                         1 => tile::<1>(product),
                         2 => tile::<2>(product),
@@ -92,9 +92,7 @@ macro_rules! stamp {
                         6 => tile::<6>(product),
                         rows => unreachable!("a product of {rows} rows"),
                     }
-                };
-                // SAFETY: as above.
-                unsafe { product.by_panels(1, multiply) }
+                }
             }
         }
     };

@@ -84,7 +84,7 @@ macro_rules! stamp {
             /// As [`tile`].
             pub(in super::super) unsafe fn multiply(product: &Product) {
                 // SAFETY: the caller's promise.
-                let multiply = |product: &Product| unsafe {
+                unsafe {
                     match (product.row_count, product.panel_count) {
                         (1, 1) => tile::<1, 1>(product),
                         (1, 2) => tile::<1, 2>(product),
@@ -109,10 +109,7 @@ macro_rules! stamp {
                         (12, 1) => tile::<12, 1>(product),
                         (rows, panels) => unreachable!("a product of {rows} rows and {panels} panels"),
                     }
-                };
-                let at_a_time = if product.row_count <= FEW_ROWS { FEW_PANELS } else { 1 };
-                // SAFETY: as above.
-                unsafe { product.by_panels(at_a_time, multiply) }
+                }
             }
         }
     };
@@ -123,33 +120,30 @@ stamp!(f32, "avx512f", |sums, x, w| {
 });
 stamp!(bf16, "avx512f,avx512bf16", |sums, x: __m512i, w: __m512i| {
     // A register of any bits is 32 bfloat16.
-    let (x, w): (__m512bh, __m512bh) = (std::mem::transmute(x), std::mem::transmute(w));
+    let x = std::mem::transmute::<__m512i, __m512bh>(x);
+    let w = std::mem::transmute::<__m512i, __m512bh>(w);
     _mm512_castps_si512(_mm512_dpbf16_ps(_mm512_castsi512_ps(sums), x, w))
 });
 stamp!(u8i8, "avx512f,avx512vnni", |sums, x, w| _mm512_dpbusd_epi32(sums, x, w));
 
-/// Few rows of 8-bit integers by 4-bit panels: integers are taken apart on the way.
+/// Few rows of 8-bit integers by a 4-bit panel: integers are taken apart on the way.
 ///
 /// # Safety
-/// The machine has the instructions, and the product's addresses hold what they promise; panels are 4-bit ones.
+/// The machine has the instructions, and the product's addresses hold what they promise; the panel is a 4-bit one.
 pub(super) unsafe fn q4(product: &Product) {
-    let multiply = |product: &Product| {
-        // SAFETY: the caller's promise.
-        unsafe {
-            match product.row_count {
-                1 => q4_rows::<1>(product),
-                2 => q4_rows::<2>(product),
-                3 => q4_rows::<3>(product),
-                rows => unreachable!("a product of {rows} rows"),
-            }
+    // SAFETY: the caller's promise.
+    unsafe {
+        match product.row_count {
+            1 => q4_rows::<1>(product),
+            2 => q4_rows::<2>(product),
+            3 => q4_rows::<3>(product),
+            rows => unreachable!("a product of {rows} rows"),
         }
-    };
-    // SAFETY: as above.
-    unsafe { product.by_panels(1, multiply) }
+    }
 }
 
 /// # Safety
-/// As [`q4`], for one panel.
+/// As [`q4`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 unsafe fn q4_rows<const ROWS: usize>(product: &Product) {
     /// Steps of a chunk that share the factors of one group.

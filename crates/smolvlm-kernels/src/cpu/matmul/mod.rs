@@ -13,7 +13,13 @@ mod amx;
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+#[cfg(target_arch = "aarch64")]
+mod neon_matrix;
 mod portable;
+#[cfg(test)]
+mod tests;
 
 use std::marker::PhantomData;
 
@@ -106,11 +112,8 @@ pub(super) struct Product {
 
 impl Product {
     /// Calls `multiply` for some of the panels at a time.
-    ///
-    /// # Safety
-    /// As `multiply` asks.
     #[inline(always)]
-    unsafe fn by_panels(&self, at_a_time: usize, multiply: impl Fn(&Self)) {
+    fn by_panels(&self, at_a_time: usize, multiply: impl Fn(&Self)) {
         for first in (0..self.panel_count).step_by(at_a_time) {
             multiply(&Self {
                 panels: self.panels.wrapping_add(first * self.panel_stride),
@@ -189,6 +192,28 @@ impl TileKernels {
         Self::avx512().filter(|_| amx::allowed()).map(amx::kernels)
     }
 
+    /// The vectors of 64-bit Arm, where this machine has them and keeps numbers' low bytes first.
+    #[cfg(target_arch = "aarch64")]
+    pub fn neon() -> Option<Self> {
+        let little = cfg!(target_endian = "little");
+        (little && std::arch::is_aarch64_feature_detected!("neon")).then(neon::kernels)
+    }
+
+    /// [`neon`](Self::neon) with its products of 8-bit integers (FEAT_DotProd), where this machine has them.
+    #[cfg(target_arch = "aarch64")]
+    pub fn neon_dotprod() -> Option<Self> {
+        Self::neon().filter(|_| std::arch::is_aarch64_feature_detected!("dotprod")).map(|_| neon::dotprod_kernels())
+    }
+
+    /// [`neon`](Self::neon) with its products of matrices of bfloat16 and of 8-bit integers (FEAT_BF16, FEAT_I8MM), where
+    /// this machine has them.
+    #[cfg(target_arch = "aarch64")]
+    pub fn neon_bf16_i8mm() -> Option<Self> {
+        let products =
+            std::arch::is_aarch64_feature_detected!("bf16") && std::arch::is_aarch64_feature_detected!("i8mm");
+        Self::neon().filter(|_| products).map(neon_matrix::kernels)
+    }
+
     /// The kernel for `dot`.
     pub fn of(&self, dot: Dot) -> &Kernel {
         match dot {
@@ -231,7 +256,8 @@ impl Session<'_> {
         let product = product(&rows, kernel.row_step, &panels, PANEL_CHUNK, chunks, tiles, add);
         // SAFETY: `product` holds every address the kernel reads or writes inside the slices; the constructor that chose
         // the kernel detected its instruction set, and `session` prepared this thread.
-        unsafe { (kernel.multiply)(&product) }
+        let multiply = |product: &Product| unsafe { (kernel.multiply)(product) };
+        product.by_panels(if rows.count <= kernel.few_rows { kernel.few_panels } else { 1 }, multiply);
     }
 
     /// Whether [`multiply_q4`](Self::multiply_q4) takes so many rows.
@@ -248,7 +274,7 @@ impl Session<'_> {
         let product = product(&rows, 1, &panels, Q4_CHUNK, chunks, tiles, false);
         if let Some(multiply) = self.kernels.q4 {
             // SAFETY: as in `multiply`.
-            unsafe { multiply(&product) }
+            product.by_panels(1, |product| unsafe { multiply(product) });
         }
     }
 }

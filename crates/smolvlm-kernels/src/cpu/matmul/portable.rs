@@ -6,9 +6,9 @@ pub(super) fn kernels() -> TileKernels {
     let kernel =
         |multiply| Kernel { rows: TILE_ROWS, row_step: 1, few_rows: 0, few_panels: 1, chunks: usize::MAX, multiply };
     TileKernels {
-        f32: kernel(multiply_all::<F32>),
-        bf16: kernel(multiply_all::<Bf16>),
-        u8i8: kernel(multiply_all::<U8I8>),
+        f32: kernel(multiply::<F32>),
+        bf16: kernel(multiply::<Bf16>),
+        u8i8: kernel(multiply::<U8I8>),
         q4: None,
         enter: nothing,
         leave: nothing,
@@ -48,13 +48,6 @@ impl Step for U8I8 {
 
 /// # Safety
 /// The product's addresses hold what they promise.
-unsafe fn multiply_all<S: Step>(product: &Product) {
-    // SAFETY: the caller's promise.
-    unsafe { product.by_panels(1, |product| multiply::<S>(product)) }
-}
-
-/// # Safety
-/// As [`multiply_all`], of a single panel.
 unsafe fn multiply<S: Step>(product: &Product) {
     // SAFETY: the product has a panel, and so a tile.
     let tile = unsafe { &mut (*product.tiles).0 };
