@@ -209,7 +209,7 @@ fn first_token(model: &mut SmolVlm, args: &BenchArgs) -> Result<f64> {
     let times = Times::measure(args.repeat.min(2), || {
         let started = Instant::now();
         let mut features = Vec::new();
-        for tiles in tiles.chunks(4) {
+        for tiles in tiles.chunks(2) {
             features.extend(model.engine().encode(tiles, &values)?);
         }
         let ids = [vec![image_token; image_tokens], words(model, WORDS)].concat();

@@ -87,6 +87,16 @@ trait Isa {
         }
         out
     }
+
+    /// `1 / x` to about 1 ulp.
+    #[inline(always)]
+    fn reciprocal(x: &Lanes) -> Lanes {
+        let mut out = [0.0; LANES];
+        for i in 0..LANES {
+            out[i] = 1.0 / x[i];
+        }
+        out
+    }
 }
 
 struct Portable;
@@ -113,6 +123,18 @@ impl Isa for Avx512 {
         use std::arch::x86_64::{_mm512_cvtneps_pbh, _mm512_loadu_ps};
         // SAFETY: this is only compiled into functions for AVX-512 with BF16; both types are 32 bytes of any bits.
         unsafe { std::mem::transmute(_mm512_cvtneps_pbh(_mm512_loadu_ps(x.as_ptr()))) }
+    }
+
+    #[inline(always)]
+    fn reciprocal(x: &Lanes) -> Lanes {
+        use std::arch::x86_64::{_mm512_fnmadd_ps, _mm512_loadu_ps, _mm512_mul_ps, _mm512_rcp14_ps, _mm512_set1_ps};
+        // SAFETY: as above; both types are 64 bytes of any bits.
+        unsafe {
+            let x = _mm512_loadu_ps(x.as_ptr());
+            let near = _mm512_rcp14_ps(x);
+            // One step of Newton's doubles the 14 bits: near (2 − x near).
+            std::mem::transmute(_mm512_mul_ps(near, _mm512_fnmadd_ps(x, near, _mm512_set1_ps(2.0))))
+        }
     }
 }
 
@@ -365,8 +387,13 @@ fn larger(a: f32, b: f32) -> f32 {
 
 /// `1 / (1 + e⁻ˣ)`.
 #[inline(always)]
-fn sigmoid<I: Isa>(x: f32) -> f32 {
-    1.0 / (1.0 + exp2::<I>(if -x * LOG2_E < 126.0 { -x * LOG2_E } else { 126.0 }))
+fn sigmoid<I: Isa>(x: &Lanes) -> Lanes {
+    let mut sums = [0.0; LANES];
+    for i in 0..LANES {
+        let exponent = -x[i] * LOG2_E;
+        sums[i] = 1.0 + exp2::<I>(if exponent < 126.0 { exponent } else { 126.0 });
+    }
+    I::reciprocal(&sums)
 }
 
 /// # Safety
@@ -408,15 +435,22 @@ fn activate<I: Isa>(row: &mut [f32; PANEL], activation: TileActivation) {
             // 0.5 (1 + tanh u) = sigmoid(2u)
             const TWO_SQRT_2_OVER_PI: f32 = 1.595_769_2;
             const CUBIC: f32 = TWO_SQRT_2_OVER_PI * 0.044_715;
-            for x in row {
-                let u = *x * multiply_add::<I>(*x * *x, CUBIC, TWO_SQRT_2_OVER_PI);
-                *x *= sigmoid::<I>(u);
+            for x in row.as_chunks_mut::<LANES>().0 {
+                let mut u = *x;
+                for i in 0..LANES {
+                    u[i] = x[i] * multiply_add::<I>(x[i] * x[i], CUBIC, TWO_SQRT_2_OVER_PI);
+                }
+                let weights = sigmoid::<I>(&u);
+                for i in 0..LANES {
+                    x[i] *= weights[i];
+                }
             }
         }
         TileActivation::SwiGlu => {
-            let (gates, ups) = row.split_at_mut(PANEL / 2);
-            for (gate, up) in gates.iter_mut().zip(ups) {
-                *gate = *gate * sigmoid::<I>(*gate) * *up;
+            let [gates, ups] = row.as_chunks_mut::<{ PANEL / 2 }>().0 else { unreachable!("a panel has two halves") };
+            let weights = sigmoid::<I>(gates);
+            for i in 0..LANES {
+                gates[i] = gates[i] * weights[i] * ups[i];
             }
         }
     }

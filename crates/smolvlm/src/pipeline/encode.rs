@@ -10,7 +10,7 @@ use crate::preprocess::normalise::PixelTable;
 use crate::preprocess::{Preprocessor, Tile};
 
 /// Tiles that go through the vision tower together: enough rows to keep every core busy, few enough to bound memory.
-const TILES_AT_A_TIME: usize = 4;
+const TILES_AT_A_TIME: usize = 2;
 
 /// Where the time of encoding went.
 #[derive(Debug, Clone, Copy, Default)]
