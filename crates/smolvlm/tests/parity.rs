@@ -142,6 +142,28 @@ fn bf16_is_no_further_from_f32_than_the_reference_allows() {
     assert!(cases >= 8);
 }
 
+/// Integers are the user's choice; what they cost stays within bounds that notice a broken kernel. (Random weights are
+/// harder to round than trained ones: docs/cpu-speed.md has the figures.)
+#[test]
+fn quantised_formats_stay_near_f32() {
+    let goldens = Goldens::committed();
+    let mut exact = goldens.load(Dtype::F32);
+    let mut distances = Vec::new();
+    for (dtype, most) in [(Dtype::Q8, 0.1), (Dtype::Q4, 0.6)] {
+        let mut rounded = goldens.load(dtype);
+        let cases = ["text_only", "image_square_48", "video_short"].map(|name| goldens.case(name));
+        let distance = cases.iter().map(|case| {
+            let (exact, rounded) = (trace(&mut exact, case), trace(&mut rounded, case));
+            relative_l2(&rounded.logits, &exact.logits)
+        });
+        let distance = distance.fold(0.0, f64::max);
+        println!("{dtype:?}: logits {distance:.4} from f32");
+        assert!(distance > 0.0 && distance <= most, "{dtype:?}: {distance} where {most} is allowed");
+        distances.push(distance);
+    }
+    assert!(distances[0] < distances[1], "four bits cost more than eight: {distances:?}");
+}
+
 /// `tie_weights` of the reference ties nothing when both tensors of the pair are stored.
 #[test]
 fn a_stored_head_is_used_although_the_configuration_says_it_is_tied() {
