@@ -16,17 +16,19 @@ HERE = Path(__file__).resolve().parent
 def folder_name() -> str:
     """DATE-MACHINE, such as 2026-11-24-xeon-2c."""
     known = re.search(r"xeon|epyc|ryzen|core|graviton|neoverse", processor().lower())
-    return f"{time.strftime('%Y-%m-%d')}-{known[0] if known else platform.machine()}-{os.cpu_count()}c-cpu"
+    day = time.strftime("%Y-%m-%d")
+    return f"{day}-{known[0] if known else platform.machine()}-{os.cpu_count()}c-cpu"
 
 
 def describe(work: Path, threads: int) -> str:
+    commit = printed("git", "-C", HERE, "rev-parse", "--short", "HEAD")
     lines = [
         f"# {time.strftime('%Y-%m-%d')}, {processor()}, {os.cpu_count()} virtual cores", "",
         f"- Processor: {processor()}; {', '.join(features())}; caches {caches()}",
         f"- Memory: {os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB",
         f"- System: {system()}, kernel {platform.release()}",
         f"- Threads: {threads}; load average when it began: {os.getloadavg()[0]:.2f}",
-        f"- Ours: commit {printed('git', '-C', HERE, 'rev-parse', '--short', 'HEAD')}, release build, {printed('rustc', '--version')}",
+        f"- Ours: commit {commit}, release build, {printed('rustc', '--version')}",
         f"- Peers: {', '.join(versions(work))}",
         "- Checkpoint: SmolVLM2-256M's dimensions, random weights, bf16 (`goldens/make_goldens.py --size 256m --dtype bf16`)",
     ]
@@ -46,7 +48,8 @@ def features() -> list[str]:
 
 def caches() -> str:
     folders = sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*"))
-    return ", ".join(f"L{(folder / 'level').read_text().strip()} {(folder / 'size').read_text().strip()}" for folder in folders)
+    read = lambda folder, name: (folder / name).read_text().strip()
+    return ", ".join(f"L{read(folder, 'level')} {read(folder, 'size')}" for folder in folders)
 
 
 def system() -> str:
@@ -60,7 +63,9 @@ def versions(work: Path) -> list[str]:
     ggml = next((work / "llama.cpp/bin").glob("libggml.so.*.*.*"), None)
     package = re.search(r"llama_cpp_python-([\d.]+\d)", str((work / "llama.cpp-source").resolve()))
     origin = f" (from llama-cpp-python {package[1]})" if package else ""
-    return [*found, f"llama.cpp with ggml {ggml.name.removeprefix('libggml.so.') if ggml else 'of unknown version'}{origin}"]
+    number = ggml.name.removeprefix("libggml.so.") if ggml else "of unknown version"
+    without = ", built without AMX, whose kernels crash here" if (work / "llama.cpp/without-amx").exists() else ""
+    return [*found, f"llama.cpp with ggml {number}{origin}{without}"]
 
 
 def printed(*command: object) -> str:

@@ -82,7 +82,8 @@ def whole(group: str) -> Callable[[Finished], Figures]:
 
 
 def ours(dtype: str, group: str, settings: Settings) -> list[Sample]:
-    common = ["--model", str(settings.work / "checkpoint"), "--dtype", dtype, "--threads", str(settings.threads), "--json", "--quiet"]
+    common = ["--model", str(settings.work / "checkpoint"), "--dtype", dtype, "--threads", str(settings.threads), "--json",
+              "--quiet"]
     if group == "stages":
         prompts = f"{SHORTEST_PROMPT},1100,2200"
         return [Sample([str(settings.ours), "bench", *common, "--tiles", str(settings.tiles), "--prompt-tokens", prompts,
@@ -130,8 +131,8 @@ def python_peer(name: str, dtype: str, group: str, settings: Settings) -> list[S
                "--dtype", dtype, "--threads", str(settings.threads)]
     as_printed = lambda done: json.loads(done.stdout.strip().splitlines()[-1])
     if group == "stages":
-        return [Sample([*command, "stages", "--only", ",".join(settings.only), "--tiles", str(settings.tiles), "--decode-tokens", str(settings.decode_tokens)],
-                       as_printed)]
+        return [Sample([*command, "stages", "--only", ",".join(settings.only), "--tiles", str(settings.tiles),
+                        "--decode-tokens", str(settings.decode_tokens)], as_printed)]
     if group == "processor":
         return [Sample([*command, "processor", str(settings.work / "inputs/photo.jpg")], as_printed)]
     file, tokens = inputs(settings, group)

@@ -28,8 +28,8 @@ def write(folder: Path) -> None:
     results = json.loads((folder / "cpu.json").read_text())
     values = collect(results["samples"])
     lines = [f"# CPU, {results['threads']} threads: ours and the peers", "",
-             f"Measured {results['started']}; median (least–most) of the rounds. [machine.md](machine.md) has the versions, cpu.json every",
-             "sample with its command.", ""]
+             f"Measured {results['started']}; median (least–most) of the rounds. [machine.md](machine.md) has the versions,",
+             "cpu.json every sample with its command.", ""]
     for dtype in dict.fromkeys(sample["dtype"] for sample in results["samples"]):
         lines += one_dtype(dtype, values)
     lines += processors(values) + left_out(results["failures"])
@@ -56,7 +56,8 @@ def one_dtype(dtype: str, values: dict) -> list[str]:
         found = {peer: values.get((peer, dtype, name)) for peer in PEERS}
         if name != "processor" and any(found.values()):
             cells = [cell(found[peer], decimals) for peer in PEERS]
-            lines.append(f"| {title} | {unit} | {' | '.join(cells)} | {ratio(found, more)} | {share(found['ours'], limits.get(name), more)} |")
+            cells += [ratio(found, more), share(found["ours"], limits.get(name), more)]
+            lines.append(f"| {title} | {unit} | {' | '.join(cells)} |")
     return [*lines, ""]
 
 
