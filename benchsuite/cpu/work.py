@@ -9,8 +9,8 @@ LAYERS, HEADS_WIDTH = 30, 576
 LAYER_WEIGHTS, HEAD_WEIGHTS = 106.2e6, 576 * 49_280
 # Keys and values of one token, in numbers.
 CACHE = 2 * LAYERS * 3 * 64
-# Bytes of one weight: in the layers, in the head. q4 has a scale of 16 bits for 32 weights; its head stays in 8 bits.
-WEIGHT_BYTES = {"f32": (4, 4), "bf16": (2, 2), "q8": (1, 1), "q4": (0.5 + 2 / 32, 1)}
+# Bytes of one weight: in the layers, in the head. q4 has a factor of 8 bits for 32 weights; its head stays in 8 bits.
+WEIGHT_BYTES = {"f32": (4, 4), "bf16": (2, 2), "q8": (1, 1), "q4": (0.5 + 1 / 32, 1)}
 DECODED = 32
 
 

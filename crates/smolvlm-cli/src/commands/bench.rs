@@ -76,8 +76,8 @@ pub(crate) fn bench(args: &BenchArgs) -> Result<()> {
     if args.json {
         let mut value = output::setup(&model, &args.model.model);
         value["peak"] = json!({
-            "flops": limits.matrices,
-            "attention_flops": limits.attention,
+            "flops": limits.attention,
+            "int8_ops": matches!(model.dtype(), Dtype::Q8 | Dtype::Q4).then_some(limits.matrices),
             "read_bytes_per_second": limits.bandwidth,
         });
         value["figures"] = figures.iter().map(|figure| figure.json(&limits)).collect();
