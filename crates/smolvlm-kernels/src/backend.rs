@@ -3,6 +3,7 @@
 use std::fmt;
 use std::ops::Range;
 
+use crate::packed::PackedMatrix;
 use crate::view::{Format, MatrixView};
 
 /// Tokens in one page of the key-value cache, on every backend.
@@ -36,6 +37,11 @@ pub trait Backend: Send + Sync + Sized + 'static {
     fn pack_gate_up(&self, gate: MatrixView<'_>, up: MatrixView<'_>, format: Format) -> Self::Weight;
     /// Stores a matrix for [`embed`](Self::embed).
     fn table(&self, matrix: MatrixView<'_>, format: Format) -> Self::Table;
+    /// What [`pack`](Self::pack) or [`pack_gate_up`](Self::pack_gate_up) made of it, from a file: equal to the bit. A
+    /// backend may use it where it lies, or [unpack](crate::packed::unpack) it into a layout of its own.
+    fn packed(&self, matrix: PackedMatrix) -> Self::Weight;
+    /// What [`table`](Self::table) made of it, from a file.
+    fn packed_table(&self, table: PackedMatrix) -> Self::Table;
     /// Stores a vector.
     fn vector(&self, values: &[f32]) -> Self::Vector;
     /// Copies rows from the host: `values` is `[rows, width]`.

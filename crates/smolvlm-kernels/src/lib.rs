@@ -9,6 +9,7 @@ mod aligned;
 pub mod backend;
 pub mod cpu;
 pub mod mapped;
+pub mod packed;
 pub mod quantise;
 pub mod reference;
 pub mod resample;

@@ -6,6 +6,7 @@ use crate::backend::{
     Activation, Backend, BackendError, CacheShape, LinearArgs, Norm, PAGE_TOKENS, PatchArgs, RopeTable, TileBatch,
     TokenBatch,
 };
+use crate::packed::{PackedMatrix, unpack};
 use crate::quantise::{GROUP, Q4Group, q4, q8};
 use crate::view::{Format, MatrixView};
 
@@ -117,6 +118,20 @@ fn stack(parts: &[MatrixView<'_>], format: Format) -> Rounded {
     Rounded { matrix, steps, format }
 }
 
+fn unpacked(packed: &PackedMatrix) -> Rounded {
+    let (shape, unpacked) = (packed.shape(), unpack(packed));
+    let matrix = Matrix { rows: shape.rows, cols: shape.inputs, data: unpacked.numbers };
+    Rounded { matrix, steps: unpacked.steps, format: shape.format }
+}
+
+/// A table's rows, multiplied by their steps.
+fn scaled(mut table: Rounded) -> Rounded {
+    for (row, step) in table.matrix.data.chunks_mut(table.matrix.cols).zip(&table.steps) {
+        row.iter_mut().for_each(|value| *value *= step);
+    }
+    table
+}
+
 fn product(x: &Matrix, weight: &Rounded) -> Matrix {
     let mut out = Matrix::zeros(x.rows, weight.matrix.rows);
     for row in 0..x.rows {
@@ -190,11 +205,15 @@ impl Backend for ReferenceBackend {
     }
 
     fn table(&self, matrix: MatrixView<'_>, format: Format) -> Rounded {
-        let mut table = stack(&[matrix], if format == Format::Q4 { Format::Q8 } else { format });
-        for (row, step) in table.matrix.data.chunks_mut(table.matrix.cols).zip(&table.steps) {
-            row.iter_mut().for_each(|value| *value *= step);
-        }
-        table
+        scaled(stack(&[matrix], if format == Format::Q4 { Format::Q8 } else { format }))
+    }
+
+    fn packed(&self, matrix: PackedMatrix) -> Rounded {
+        unpacked(&matrix)
+    }
+
+    fn packed_table(&self, table: PackedMatrix) -> Rounded {
+        scaled(unpacked(&table))
     }
 
     fn vector(&self, values: &[f32]) -> Vec<f32> {

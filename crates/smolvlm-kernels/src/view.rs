@@ -18,6 +18,24 @@ pub enum Format {
 }
 
 impl Format {
+    /// All of them, most exact first.
+    pub const ALL: [Self; 4] = [Self::F32, Self::Bf16, Self::Q8, Self::Q4];
+
+    /// Its name in files and on command lines.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+            Self::Q8 => "q8",
+            Self::Q4 => "q4",
+        }
+    }
+
+    /// The format of that name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|format| format.name() == name)
+    }
+
     /// Whether weights are rounded to integers.
     pub fn is_quantised(self) -> bool {
         matches!(self, Self::Q8 | Self::Q4)

@@ -27,6 +27,7 @@ pub use weight::{Table, Weight};
 use crate::backend::{
     Backend, BackendError, CacheShape, LinearArgs, Norm, PatchArgs, RopeTable, TileBatch, TokenBatch,
 };
+use crate::packed::PackedMatrix;
 use crate::view::{Format, MatrixView};
 use tensor::{Pool, Stored};
 use threads::Threads;
@@ -115,6 +116,14 @@ impl Backend for CpuBackend {
 
     fn table(&self, matrix: MatrixView<'_>, format: Format) -> Table {
         Table::new(matrix, format)
+    }
+
+    fn packed(&self, matrix: PackedMatrix) -> Weight {
+        Weight::mapped(matrix)
+    }
+
+    fn packed_table(&self, table: PackedMatrix) -> Table {
+        Table::mapped(table)
     }
 
     fn vector(&self, values: &[f32]) -> Vec<f32> {

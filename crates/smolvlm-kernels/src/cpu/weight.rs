@@ -1,27 +1,22 @@
 //! Matrices packed into panels, and tables of rows.
 
-use std::ops::{Deref, Range};
-use std::sync::Arc;
+use std::ops::Deref;
 
 use half::bf16;
 
-use super::matmul::{Dot, PANEL, PANEL_CHUNK, Q4_CHUNK, STEP, chunks};
+use super::matmul::{Dot, PANEL, STEP, chunks};
 use super::shared::SharedRows;
 use super::threads::Threads;
 use crate::aligned::{Aligned, numbers};
-use crate::mapped::MappedFile;
+use crate::packed::{
+    Arrangement, PANEL_CHUNK, PackedMatrix, PackedShape, Q4_CHUNK, TRAILER, number_bytes, panel_bytes,
+};
 use crate::quantise::{self, GROUP, Q4Group};
 use crate::view::{Format, MatrixView};
 
-/// After the integers of a panel: the step of each output, then the sum of its integers.
-const TRAILER: usize = PANEL * (size_of::<f32>() + size_of::<i32>());
-
 /// A linear layer's matrix, `[outputs, inputs]`, in panels of 32 outputs.
 ///
-/// Panels lie one after another; missing outputs and inputs are zeros. A panel is `[steps, 32, 4 bytes]` as
-/// [`matmul`](super::matmul) takes it; of integers, it is followed by the outputs' steps (f32) and sums (i32), 32 each. A
-/// 4-bit panel has, for every 64 inputs, 1,024 bytes with the inputs' first half in the low and their second half in
-/// the high four bits (8 more than the integer), and 32 factors for each half.
+/// Its layout is that of [`packed`](crate::packed), wherever it lies.
 pub struct Weight {
     outputs: usize,
     inputs: usize,
@@ -32,7 +27,7 @@ pub struct Weight {
 /// Memory of a matrix: our own, or a file's.
 enum Bytes {
     Own(Aligned),
-    Mapped(Arc<MappedFile>, Range<usize>),
+    Mapped(PackedMatrix),
 }
 
 impl Deref for Bytes {
@@ -41,7 +36,7 @@ impl Deref for Bytes {
     fn deref(&self) -> &[u8] {
         match self {
             Self::Own(memory) => memory,
-            Self::Mapped(file, range) => &file.bytes()[range.clone()],
+            Self::Mapped(matrix) => matrix.bytes(),
         }
     }
 }
@@ -107,18 +102,11 @@ impl Weight {
         Self { outputs, inputs, format, bytes: Bytes::Own(bytes) }
     }
 
-    /// A matrix that lies packed in a file. None when the bytes are not as many as it has.
-    pub(super) fn mapped(
-        file: Arc<MappedFile>,
-        range: Range<usize>,
-        (outputs, inputs): (usize, usize),
-        gated: bool,
-        format: Format,
-    ) -> Option<Self> {
-        let panels = if gated { (outputs / 2).div_ceil(PANEL / 2) } else { outputs.div_ceil(PANEL) };
-        let expected = panels.checked_mul(panel_bytes(inputs, format))?;
-        let there = file.bytes().get(range.clone()).is_some_and(|bytes| bytes.len() == expected);
-        there.then(|| Self { outputs, inputs, format, bytes: Bytes::Mapped(file, range) })
+    /// A matrix that lies packed in a file.
+    pub(super) fn mapped(matrix: PackedMatrix) -> Self {
+        let PackedShape { rows, inputs, arrangement, format } = matrix.shape();
+        assert_ne!(arrangement, Arrangement::Table, "the matrix of a linear layer");
+        Self { outputs: rows, inputs, format, bytes: Bytes::Mapped(matrix) }
     }
 
     /// Rows of the matrix.
@@ -181,24 +169,6 @@ impl Weight {
 /// Chunks that `inputs` numbers fill where they meet a weight.
 fn input_chunks(inputs: usize, format: Format) -> usize {
     chunks(inputs, number_bytes(format))
-}
-
-/// Bytes of an activation that meets a weight.
-fn number_bytes(format: Format) -> usize {
-    match format {
-        Format::F32 => 4,
-        Format::Bf16 => 2,
-        Format::Q8 | Format::Q4 => 1,
-    }
-}
-
-fn panel_bytes(inputs: usize, format: Format) -> usize {
-    let chunks = input_chunks(inputs, format);
-    match format {
-        Format::F32 | Format::Bf16 => chunks * PANEL_CHUNK,
-        Format::Q8 => chunks * PANEL_CHUNK + TRAILER,
-        Format::Q4 => chunks * Q4_CHUNK + TRAILER,
-    }
 }
 
 /// Writes one output's weights into its panel.
@@ -298,17 +268,11 @@ impl Table {
         Self { rows, width, format, bytes: Bytes::Own(bytes) }
     }
 
-    /// A table that lies in a file. None when the bytes are not as many as it has.
-    pub(super) fn mapped(
-        file: Arc<MappedFile>,
-        range: Range<usize>,
-        (rows, width): (usize, usize),
-        format: Format,
-    ) -> Option<Self> {
-        let format = Self::stored_format(format);
-        let expected = Self::size(rows, width, format)?;
-        let there = file.bytes().get(range.clone()).is_some_and(|bytes| bytes.len() == expected);
-        there.then(|| Self { rows, width, format, bytes: Bytes::Mapped(file, range) })
+    /// A table that lies in a file.
+    pub(super) fn mapped(matrix: PackedMatrix) -> Self {
+        let PackedShape { rows, inputs, arrangement, format } = matrix.shape();
+        assert_eq!(arrangement, Arrangement::Table, "a table");
+        Self { rows, width: inputs, format, bytes: Bytes::Mapped(matrix) }
     }
 
     fn stored_format(format: Format) -> Format {
@@ -316,8 +280,7 @@ impl Table {
     }
 
     fn size(rows: usize, width: usize, format: Format) -> Option<usize> {
-        let steps = if format.is_quantised() { rows.checked_mul(4)? } else { 0 };
-        rows.checked_mul(width)?.checked_mul(number_bytes(format))?.checked_add(steps)
+        PackedShape { rows, inputs: width, arrangement: Arrangement::Table, format }.bytes()
     }
 
     /// Numbers in a row.

@@ -23,6 +23,8 @@ mod tests;
 
 use std::marker::PhantomData;
 
+pub(super) use crate::packed::{PANEL_CHUNK, Q4_CHUNK};
+
 /// Outputs in a panel.
 pub const PANEL: usize = 32;
 /// Most rows in a tile.
@@ -32,10 +34,6 @@ pub const STEP: usize = 4;
 /// Bytes that rows and panels' outputs are padded to.
 pub const CHUNK: usize = 64;
 
-/// Bytes of a chunk of a panel.
-pub(super) const PANEL_CHUNK: usize = PANEL * CHUNK;
-/// Bytes of a chunk (64 inputs) of a 4-bit panel: two integers a byte, then the factors of two groups.
-pub(super) const Q4_CHUNK: usize = PANEL_CHUNK / 2 + 2 * PANEL;
 /// Most rows that are multiplied by 4-bit panels as they are.
 const Q4_ROWS: usize = 3;
 
