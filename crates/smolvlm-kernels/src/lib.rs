@@ -8,6 +8,7 @@
 mod aligned;
 pub mod backend;
 pub mod cpu;
+pub mod jpeg;
 pub mod mapped;
 pub mod packed;
 pub mod quantise;

@@ -1,4 +1,6 @@
-//! What the machine has left.
+//! What the machine has: memory that is left, and cores.
+
+use std::num::NonZero;
 
 use crate::{Error, Result};
 
@@ -8,6 +10,15 @@ pub(crate) fn available_bytes() -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
     let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     kibibytes.checked_mul(1024)
+}
+
+/// Fewer bytes than this are made faster than a thread starts.
+const BYTES_PER_THREAD: usize = 1 << 20;
+
+/// Threads that making so many bytes of pixels keeps busy.
+pub(crate) fn threads_for(bytes: usize) -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+    cores.min(bytes / BYTES_PER_THREAD + 1)
 }
 
 /// Refuses work that needs more memory than there is, before it begins.

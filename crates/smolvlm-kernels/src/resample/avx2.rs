@@ -1,8 +1,9 @@
 //! The passes with AVX2, for 16-bit weights: products of pairs are added in 32 bits by one instruction.
 
 use std::arch::x86_64::*;
+use std::ops::Range;
 
-use super::{Span, Taps, clip};
+use super::{Rows, Span, Taps, clip};
 
 /// Inputs taken at once by the horizontal pass: twelve bytes of a 16-byte load.
 const STEP: usize = 4;
@@ -18,14 +19,15 @@ pub(super) fn is_available() -> bool {
 }
 
 /// Weights two by two as one 32-bit number, each span padded by zeros to whole steps.
-struct Pairs {
+#[derive(Debug)]
+pub(super) struct Pairs {
     spans: Vec<Span>,
     pairs: Vec<i32>,
 }
 
 impl Pairs {
     /// Spans come to read up to `STEP − 1` inputs more than they have; those have weight zero.
-    fn new(taps: &Taps<i16>) -> Self {
+    pub(super) fn new(taps: &Taps<i16>) -> Self {
         let mut pairs = Vec::with_capacity(taps.weights.len());
         let pad = |&span: &Span| {
             let offset = pairs.len();
@@ -47,16 +49,11 @@ impl Pairs {
     }
 }
 
-/// As [`super::Weight::horizontal`].
-pub(super) fn horizontal(rgb: &[u8], taps: &Taps<i16>, out: &mut [u8]) {
+/// As [`super::Across::apply`]; no span is empty.
+pub(super) fn across(rgb: &[u8], taps: &Taps<i16>, pairs: &Pairs, out: &mut [u8]) {
     assert!(is_available());
     let (row, out_row) = (taps.inputs * 3, taps.outputs() * 3);
     assert_eq!(rgb.len() / row, out.len() / out_row);
-    // An empty span would read before its row; it has no weights to read either.
-    if taps.spans.iter().any(|span| span.len == 0) {
-        return super::portable::horizontal(rgb, taps, out);
-    }
-    let pairs = Pairs::new(taps);
     let reach = pairs.reach().max(row);
     let mut padded = Vec::new();
     for (group, out_group) in out.chunks_mut(out_row * ROWS).enumerate() {
@@ -66,7 +63,7 @@ pub(super) fn horizontal(rgb: &[u8], taps: &Taps<i16>, out: &mut [u8]) {
         if inside {
             // SAFETY: the machine has AVX2; four rows that may each be read `reach` bytes far lie in `rgb`, and
             // `out_group` holds as many rows.
-            unsafe { four_rows(&rgb[start..], row, &pairs, taps, out_group) };
+            unsafe { four_rows(&rgb[start..], row, pairs, taps, out_group) };
         } else {
             // The last rows are read from a copy with room behind each; rows that are missing are zero.
             padded.clear();
@@ -76,7 +73,7 @@ pub(super) fn horizontal(rgb: &[u8], taps: &Taps<i16>, out: &mut [u8]) {
                 copy[..row].copy_from_slice(line);
             }
             // SAFETY: as above, with rows of `reach` bytes.
-            unsafe { four_rows(&padded, reach, &pairs, taps, &mut resized) };
+            unsafe { four_rows(&padded, reach, pairs, taps, &mut resized) };
             out_group.copy_from_slice(&resized[..rows * out_row]);
         }
     }
@@ -131,13 +128,13 @@ unsafe fn four_rows(rgb: &[u8], row: usize, pairs: &Pairs, taps: &Taps<i16>, out
     }
 }
 
-/// As [`super::Weight::vertical`].
-pub(super) fn vertical(rgb: &[u8], line: usize, taps: &Taps<i16>, out: &mut [u8]) {
+/// As [`super::Down::apply`].
+pub(super) fn down(rows: Rows<'_>, taps: &Taps<i16>, outputs: Range<usize>, out: &mut [u8]) {
     assert!(is_available());
-    assert!(rgb.len() == taps.inputs * line && out.len() == taps.outputs() * line);
-    for (&span, out_row) in taps.spans.iter().zip(out.chunks_exact_mut(line)) {
+    let line = rows.line;
+    for (&span, out_row) in taps.spans[outputs].iter().zip(out.chunks_exact_mut(line)) {
         let weights = taps.weights(span);
-        let inputs = &rgb[span.first * line..(span.first + span.len) * line];
+        let inputs = rows.of(span.first..span.first + span.len);
         let (blocks, tail) = out_row.as_chunks_mut::<BLOCK>();
         for (index, block) in blocks.iter_mut().enumerate() {
             // SAFETY: the machine has AVX2; `inputs` holds a row for each weight, with a block at this place.

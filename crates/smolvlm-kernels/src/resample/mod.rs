@@ -1,10 +1,17 @@
 //! Passes of a separable resize over 8-bit RGB: weighted sums of pixels in fixed point, rounded and clipped to 8 bits.
 //!
-//! Sums are integers, so every instruction set gives the same bytes.
+//! Sums are integers, so every instruction set gives the same bytes. What is fast, and what was tried, is in
+//! `docs/preprocessing-speed.md`.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 mod portable;
+#[cfg(test)]
+mod tests;
+
+use std::ops::Range;
 
 /// The weights of one pass: output `i` is the sum of its weights times the inputs from `spans[i].first` on, shifted right
 /// by `bits`.
@@ -58,122 +65,197 @@ impl<W> Taps<W> {
     fn half(&self) -> i32 {
         (1 << self.bits) >> 1
     }
+
+    /// The inputs that these outputs read.
+    fn reads(&self, outputs: Range<usize>) -> Range<usize> {
+        let spans = &self.spans[outputs];
+        let first = spans.iter().map(|span| span.first).min().unwrap_or(0);
+        let end = spans.iter().map(|span| span.first + span.len).max().unwrap_or(first);
+        first..end
+    }
 }
 
-/// A weight, with the fastest passes for its type.
+/// The instructions that a pass is computed with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Instructions {
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    Portable,
+}
+
+impl Instructions {
+    /// What this machine has, best first.
+    fn available() -> Vec<Self> {
+        let mut sets = Vec::new();
+        #[cfg(target_arch = "x86_64")]
+        {
+            if avx512::is_available() {
+                sets.push(Self::Avx512);
+            }
+            if avx2::is_available() {
+                sets.push(Self::Avx2);
+            }
+        }
+        sets.push(Self::Portable);
+        sets
+    }
+}
+
+/// A weight: `i16`, for which there are vector passes, or `i32`.
 pub trait Weight: Copy + Into<i32> + Sized {
-    /// Resizes `rgb`, lines of `taps.inputs` pixels, along the lines. The buffers hold whole lines.
-    fn horizontal(rgb: &[u8], taps: &Taps<Self>, out: &mut [u8]) {
-        portable::horizontal(rgb, taps, out);
+    /// Weights along a line as the fastest pass wants them.
+    #[doc(hidden)]
+    fn arrange(taps: &Taps<Self>) -> Arranged;
+
+    /// As [`Across::apply`].
+    #[doc(hidden)]
+    fn across(pass: &Across<Self>, rgb: &[u8], out: &mut [u8]) {
+        portable::across(rgb, &pass.taps, out);
     }
 
-    /// Resizes `rgb`, `taps.inputs` lines of `line` bytes, across the lines.
-    fn vertical(rgb: &[u8], line: usize, taps: &Taps<Self>, out: &mut [u8]) {
-        portable::vertical(rgb, line, taps, out);
+    /// As [`Down::apply`], with the outputs' own spans.
+    #[doc(hidden)]
+    fn down(pass: &Down<Self>, rows: Rows<'_>, outputs: Range<usize>, out: &mut [u8]) {
+        portable::down(rows, &pass.taps, outputs, out);
     }
 }
 
-impl Weight for i32 {}
+/// The weights of a pass along the lines, arranged for an instruction set.
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct Arranged(Arrangement);
+
+#[derive(Debug)]
+enum Arrangement {
+    #[cfg(target_arch = "x86_64")]
+    Avx512(avx512::Groups),
+    #[cfg(target_arch = "x86_64")]
+    Avx2(avx2::Pairs),
+    Portable,
+}
+
+/// Some lines of a picture: those from `first` on, `line` bytes each.
+#[doc(hidden)]
+#[derive(Clone, Copy)]
+pub struct Rows<'a> {
+    rgb: &'a [u8],
+    first: usize,
+    line: usize,
+}
+
+impl<'a> Rows<'a> {
+    /// The lines that a span reads.
+    fn of(&self, reads: Range<usize>) -> &'a [u8] {
+        &self.rgb[(reads.start - self.first) * self.line..(reads.end - self.first) * self.line]
+    }
+}
+
+impl Weight for i32 {
+    fn arrange(_: &Taps<Self>) -> Arranged {
+        Arranged(Arrangement::Portable)
+    }
+}
 
 impl Weight for i16 {
-    fn horizontal(rgb: &[u8], taps: &Taps<i16>, out: &mut [u8]) {
-        #[cfg(target_arch = "x86_64")]
-        if avx2::is_available() {
-            return avx2::horizontal(rgb, taps, out);
-        }
-        portable::horizontal(rgb, taps, out);
+    fn arrange(taps: &Taps<Self>) -> Arranged {
+        arrange(taps, Instructions::available()[0])
     }
 
-    fn vertical(rgb: &[u8], line: usize, taps: &Taps<i16>, out: &mut [u8]) {
-        #[cfg(target_arch = "x86_64")]
-        if avx2::is_available() {
-            return avx2::vertical(rgb, line, taps, out);
+    fn across(pass: &Across<Self>, rgb: &[u8], out: &mut [u8]) {
+        match &pass.arranged.0 {
+            #[cfg(target_arch = "x86_64")]
+            Arrangement::Avx512(groups) => avx512::across(rgb, &pass.taps, groups, out),
+            #[cfg(target_arch = "x86_64")]
+            Arrangement::Avx2(pairs) => avx2::across(rgb, &pass.taps, pairs, out),
+            Arrangement::Portable => portable::across(rgb, &pass.taps, out),
         }
-        portable::vertical(rgb, line, taps, out);
+    }
+
+    fn down(pass: &Down<Self>, rows: Rows<'_>, outputs: Range<usize>, out: &mut [u8]) {
+        match pass.instructions {
+            #[cfg(target_arch = "x86_64")]
+            Instructions::Avx512 => avx512::down(rows, &pass.taps, outputs, out),
+            #[cfg(target_arch = "x86_64")]
+            Instructions::Avx2 => avx2::down(rows, &pass.taps, outputs, out),
+            Instructions::Portable => portable::down(rows, &pass.taps, outputs, out),
+        }
     }
 }
 
-/// Resizes `[height, taps.inputs, 3]` to `[height, taps.outputs(), 3]`.
-///
-/// # Panics
-/// If `rgb` does not hold whole lines.
-pub fn horizontal<W: Weight>(rgb: &[u8], taps: &Taps<W>) -> Vec<u8> {
-    let line = taps.inputs * 3;
-    assert!(line > 0 && rgb.len().is_multiple_of(line), "{} bytes are no whole lines of {line}", rgb.len());
-    let mut out = vec![0; rgb.len() / line * taps.outputs() * 3];
-    if !out.is_empty() {
-        W::horizontal(rgb, taps, &mut out);
-    }
-    out
+fn arrange(taps: &Taps<i16>, instructions: Instructions) -> Arranged {
+    // An empty span would read before its row; it has no weights to read either.
+    let any_empty = taps.spans.iter().any(|span| span.len == 0);
+    Arranged(match instructions {
+        #[cfg(target_arch = "x86_64")]
+        Instructions::Avx512 if avx512::takes(taps) => Arrangement::Avx512(avx512::Groups::new(taps)),
+        #[cfg(target_arch = "x86_64")]
+        Instructions::Avx512 | Instructions::Avx2 if !any_empty => Arrangement::Avx2(avx2::Pairs::new(taps)),
+        _ => Arrangement::Portable,
+    })
 }
 
-/// Resizes `[taps.inputs, width, 3]` to `[taps.outputs(), width, 3]`.
-///
-/// # Panics
-/// If `rgb` does not have that shape.
-pub fn vertical<W: Weight>(rgb: &[u8], width: usize, taps: &Taps<W>) -> Vec<u8> {
-    let line = width * 3;
-    assert_eq!(rgb.len(), taps.inputs * line, "lines of {width} pixels");
-    let mut out = vec![0; taps.outputs() * line];
-    if !out.is_empty() {
-        W::vertical(rgb, line, taps, &mut out);
+/// A pass along the lines: `[height, inputs, 3]` to `[height, outputs, 3]`.
+#[derive(Debug)]
+pub struct Across<W> {
+    taps: Taps<W>,
+    arranged: Arranged,
+}
+
+impl<W: Weight> Across<W> {
+    /// A pass with these weights, arranged for this machine.
+    pub fn new(taps: Taps<W>) -> Self {
+        Self { arranged: W::arrange(&taps), taps }
     }
-    out
+
+    /// Resizes whole lines.
+    ///
+    /// # Panics
+    /// If the buffers do not hold equally many whole lines.
+    pub fn apply(&self, rgb: &[u8], out: &mut [u8]) {
+        let (line, out_line) = (self.taps.inputs * 3, self.taps.outputs() * 3);
+        assert!(line > 0 && out_line > 0, "lines without pixels");
+        let rows = rgb.len() / line;
+        assert!(rgb.len() == rows * line && out.len() == rows * out_line, "not whole lines of {line} bytes");
+        if rows > 0 {
+            W::across(self, rgb, out);
+        }
+    }
+}
+
+/// A pass across the lines: `[inputs, width, 3]` to `[outputs, width, 3]`.
+#[derive(Debug)]
+pub struct Down<W> {
+    taps: Taps<W>,
+    instructions: Instructions,
+}
+
+impl<W: Weight> Down<W> {
+    /// A pass with these weights.
+    pub fn new(taps: Taps<W>) -> Self {
+        Self { taps, instructions: Instructions::available()[0] }
+    }
+
+    /// The lines that must be there to make these `outputs`.
+    pub fn reads(&self, outputs: Range<usize>) -> Range<usize> {
+        self.taps.reads(outputs)
+    }
+
+    /// Makes the lines `outputs`, of `line` bytes each, from `rgb`, which holds the lines from `first` on.
+    ///
+    /// # Panics
+    /// If a line that is needed is not in `rgb`, or `out` does not hold the outputs.
+    pub fn apply(&self, rgb: &[u8], first: usize, line: usize, outputs: Range<usize>, out: &mut [u8]) {
+        let reads = self.reads(outputs.clone());
+        assert!(first <= reads.start && (reads.end - first) * line <= rgb.len(), "lines {reads:?} are not all there");
+        assert_eq!(out.len(), outputs.len() * line, "lines of {line} bytes");
+        if !out.is_empty() {
+            W::down(self, Rows { rgb, first, line }, outputs, out);
+        }
+    }
 }
 
 fn clip(value: i32) -> u8 {
     value.clamp(0, 255) as u8
-}
-
-#[cfg(test)]
-mod tests {
-    use rand::{RngExt, SeedableRng};
-
-    use super::*;
-
-    /// Spans of every length over `inputs` pixels, with weights whose sums stay in range.
-    fn taps(random: &mut rand_chacha::ChaCha8Rng, inputs: usize, outputs: usize) -> Taps<i16> {
-        let mut spans = Vec::new();
-        let mut weights = Vec::new();
-        for _ in 0..outputs {
-            let len = random.random_range(1..=inputs.min(23));
-            spans.push(Span { first: random.random_range(0..=inputs - len), len, offset: weights.len() });
-            weights.extend((0..len).map(|_| random.random_range(-9000i32..20000).div_euclid(len as i32) as i16));
-        }
-        // The extremes a weight can have.
-        weights[0] = i16::MAX;
-        Taps::new(14, inputs, spans, weights)
-    }
-
-    #[test]
-    fn fast_passes_equal_the_portable_ones_byte_for_byte() {
-        let seed = 20_261_124;
-        let mut random = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
-        for case in 0..300 {
-            let (inputs, outputs) = (random.random_range(1..60), random.random_range(1..50));
-            let other = random.random_range(1..40);
-            let rgb: Vec<u8> = (0..inputs * other * 3).map(|_| random.random()).collect();
-            let taps = taps(&mut random, inputs, outputs);
-            let mut expected = vec![0; outputs * other * 3];
-            portable::horizontal(&rgb, &taps, &mut expected);
-            assert!(horizontal(&rgb, &taps) == expected, "horizontal, seed {seed}, case {case}");
-            portable::vertical(&rgb, other * 3, &taps, &mut expected);
-            assert!(vertical(&rgb, other, &taps) == expected, "vertical, seed {seed}, case {case}");
-        }
-    }
-
-    #[test]
-    fn the_portable_passes_are_rounded_sums() {
-        let spans = vec![Span { first: 0, len: 2, offset: 0 }, Span { first: 1, len: 1, offset: 2 }];
-        let taps = Taps::new(2, 2, spans, vec![3i32, -1, 2]);
-        // (3·10 − 20 + 2) >> 2, (2·20 + 2) >> 2, clipped at both ends.
-        assert_eq!(horizontal(&[10, 200, 0, 20, 0, 255], &taps), [3, 150, 0, 10, 0, 128]);
-        assert_eq!(vertical(&[10, 200, 0, 20, 0, 255], 1, &taps), [3, 150, 0, 10, 0, 128]);
-    }
-
-    #[test]
-    #[should_panic(expected = "outside")]
-    fn a_span_outside_its_inputs_is_refused() {
-        let _ = Taps::new(1, 2, vec![Span { first: 1, len: 2, offset: 0 }], vec![1i16, 1]);
-    }
 }

@@ -3,7 +3,9 @@
 //! The horizontal pass turns a band of rows on its side first, so that both passes add whole rows of pixels with one
 //! weight each, which compilers turn into vector code.
 
-use super::{Span, Taps, clip};
+use std::ops::Range;
+
+use super::{Rows, Span, Taps, clip};
 
 /// Bytes summed at once: their 32-bit sums fill twelve 128-bit registers.
 const LANES: usize = 48;
@@ -11,28 +13,28 @@ const LANES: usize = 48;
 /// Rows turned on their side at once; with three colours they make one full block of [`LANES`].
 const BAND: usize = 16;
 
-/// Resizes `taps.inputs` lines of `line` bytes across the lines.
-pub(super) fn vertical<W: Copy + Into<i32>>(rgb: &[u8], line: usize, taps: &Taps<W>, out: &mut [u8]) {
-    weighted_rows(rgb, line, taps, out);
+/// Makes the lines `outputs` from those they read.
+pub(super) fn down<W: Copy + Into<i32>>(rows: Rows<'_>, taps: &Taps<W>, outputs: Range<usize>, out: &mut [u8]) {
+    weighted_rows(rows, taps, &taps.spans[outputs], out);
 }
 
 /// Resizes lines of `taps.inputs` pixels along the lines.
-pub(super) fn horizontal<W: Copy + Into<i32>>(rgb: &[u8], taps: &Taps<W>, out: &mut [u8]) {
+pub(super) fn across<W: Copy + Into<i32>>(rgb: &[u8], taps: &Taps<W>, out: &mut [u8]) {
     let (row, resized_row) = (taps.inputs * 3, taps.outputs() * 3);
     let mut upright = vec![0; row * BAND];
     let mut upright_resized = vec![0; resized_row * BAND];
     for (band, resized_band) in rgb.chunks(row * BAND).zip(out.chunks_mut(resized_row * BAND)) {
         transpose_to_columns(band, row, &mut upright);
-        weighted_rows(&upright, LANES, taps, &mut upright_resized);
+        weighted_rows(Rows { rgb: &upright, first: 0, line: LANES }, taps, &taps.spans, &mut upright_resized);
         transpose_to_rows(&upright_resized, resized_row, resized_band);
     }
 }
 
-/// `out[i] = clip((½ + Σ_j w_ij · rows[first_i + j]) >> bits)` for rows of `row` bytes.
-fn weighted_rows<W: Copy + Into<i32>>(rows: &[u8], row: usize, taps: &Taps<W>, out: &mut [u8]) {
-    for (&span, out_row) in taps.spans.iter().zip(out.chunks_exact_mut(row)) {
-        let Span { first, len, .. } = span;
-        let inputs = &rows[first * row..(first + len) * row];
+/// `out[i] = clip((½ + Σ_j w_ij · rows[first_i + j]) >> bits)` for each span `i`.
+fn weighted_rows<W: Copy + Into<i32>>(rows: Rows<'_>, taps: &Taps<W>, spans: &[Span], out: &mut [u8]) {
+    let row = rows.line;
+    for (&span, out_row) in spans.iter().zip(out.chunks_exact_mut(row)) {
+        let inputs = rows.of(span.first..span.first + span.len);
         let weights = taps.weights(span);
         let (blocks, tail) = out_row.as_chunks_mut::<LANES>();
         for (index, block) in blocks.iter_mut().enumerate() {

@@ -15,10 +15,12 @@ mod tiles;
 
 use self::geometry::{Size, fit_frame};
 use self::normalise::PixelTable;
+use self::resample::chain::{self, Chain, Source};
 use self::rules::PixelRules;
 use self::sampling::SamplingRule;
 pub use self::settings::Settings;
 pub use self::tiles::{ImagePlan, Tile};
+use crate::machine::threads_for;
 use crate::media::Image;
 use crate::{Compat, Error, Result};
 
@@ -95,14 +97,18 @@ impl Preprocessor {
         if self.plan_image(image.width, image.height)? != *plan {
             return Err(Error::internal("the plan was made for a picture of another size"));
         }
-        let resampler = &self.image.resampler;
-        let fitted = resampler.resize(image, plan.fitted);
-        let gridded = resampler.resize(&fitted, plan.gridded);
-        let size = self.tile_size();
-        let places = (0..plan.rows).flat_map(|row| (0..plan.cols).map(move |col| (row, col)));
-        let mut tiles: Vec<Tile> = places.map(|(row, col)| tiles::cut(&gridded, row, col, size)).collect();
-        let global = resampler.resize(&gridded, Size::square(size));
-        tiles.push(Tile { size, rgb: global.into_owned().rgb });
+        let resampler = self.image.resampler;
+        let to_grid = Chain::new(resampler, plan.source, &[plan.fitted, plan.gridded]);
+        let (rows, cols, size) = (plan.rows.max(1), plan.cols.max(1), self.tile_size());
+        let mut tiles = tiles::blank(rows * cols, size);
+        let threads = threads_for(plan.gridded.width * plan.gridded.height * 3);
+        to_grid.run(Source::Picture(image), tiles::bands(&mut tiles, cols), threads);
+        if plan.rows > 0 {
+            let to_tile = Chain::new(resampler, plan.gridded, &[Size::square(size)]);
+            let mut global = vec![0; size * size * 3];
+            to_tile.run(Source::Tiles(&tiles, cols), chain::bands(&mut global, size * 3), threads);
+            tiles.push(Tile { size, rgb: global });
+        }
         Ok(tiles)
     }
 
@@ -113,10 +119,9 @@ impl Preprocessor {
     pub fn frame_tile(&self, image: &Image) -> Result<Tile> {
         tiles::check_image(image)?;
         let fitted = fit_frame(Size::new(image.width, image.height), self.settings.video.longest_edge);
-        let size = self.tile_size();
-        let resampler = &self.frame.resampler;
-        let tile = resampler.resize(&resampler.resize(image, fitted), Size::square(size)).into_owned();
-        Ok(Tile { size, rgb: tile.rgb })
+        let (source, size) = (Size::new(image.width, image.height), self.tile_size());
+        let to_tile = Chain::new(self.frame.resampler, source, &[fitted, Size::square(size)]);
+        Ok(Tile { size, rgb: to_tile.picture(Source::Picture(image)).rgb })
     }
 
     /// Indices of the frames to take from a video of `total` frames, `fps` per second, `duration` seconds; ascending.

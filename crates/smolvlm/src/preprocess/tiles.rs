@@ -1,6 +1,7 @@
 //! Cutting a picture into the squares that the vision tower takes.
 
 use super::geometry::{Size, fit_longest_edge, fit_tiles};
+use super::resample::chain::{BAND, Band};
 use crate::media::Image;
 use crate::{Error, Result};
 
@@ -61,11 +62,23 @@ impl ImagePlan {
     }
 }
 
-/// The tile of `image` at this row and column, from 0.
-pub(super) fn cut(image: &Image, row: usize, col: usize, size: usize) -> Tile {
-    let lines = image.rgb.chunks_exact(image.width * 3).skip(row * size).take(size);
-    let columns = col * size * 3..(col + 1) * size * 3;
-    Tile { size, rgb: lines.flat_map(|line| &line[columns.clone()]).copied().collect() }
+/// So many black tiles.
+pub(super) fn blank(count: usize, size: usize) -> Vec<Tile> {
+    (0..count).map(|_| Tile { size, rgb: vec![0; size * size * 3] }).collect()
+}
+
+/// The lines of a picture that `tiles`, `columns` in a row, are cut from.
+pub(super) fn bands(tiles: &mut [Tile], columns: usize) -> Vec<Band<'_>> {
+    let mut bands = Vec::new();
+    for (row, tiles) in tiles.chunks_mut(columns).enumerate() {
+        let size = tiles[0].size;
+        let mut chunks: Vec<_> = tiles.iter_mut().map(|tile| tile.rgb.chunks_mut(size * 3 * BAND)).collect();
+        for first in (0..size).step_by(BAND) {
+            let lines = row * size + first..row * size + (first + BAND).min(size);
+            bands.push(Band { lines, columns: chunks.iter_mut().filter_map(Iterator::next).collect() });
+        }
+    }
+    bands
 }
 
 /// Refuses pictures that cannot be resized: empty, absurdly long, or with a buffer that does not fit their size.

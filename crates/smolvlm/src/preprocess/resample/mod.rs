@@ -3,13 +3,15 @@
 //! Both are the same separable filter in fixed point; they differ in its precision and in the order of the passes. The
 //! picture between the passes is 8-bit again, rounded and clipped, so no float implementation agrees with them.
 
+pub(super) mod chain;
 mod taps;
 
 use std::borrow::Cow;
 use std::f64::consts::PI;
 
-use smolvlm_kernels::resample;
+use smolvlm_kernels::resample::{Across, Down};
 
+use self::chain::{Chain, Pass, Source};
 use super::geometry::Size;
 use crate::media::Image;
 
@@ -64,14 +66,22 @@ impl Resampler {
         if from == to {
             return Cow::Borrowed(image);
         }
-        let rgb = if self.is_vertical_first(from, to) {
-            let between = self.vertical(Cow::Borrowed(&image.rgb), from, to.height);
-            self.horizontal(between, Size::new(from.width, to.height), to.width)
-        } else {
-            let between = self.horizontal(Cow::Borrowed(&image.rgb), from, to.width);
-            self.vertical(between, Size::new(to.width, from.height), to.height)
-        };
-        Cow::Owned(Image { width: to.width, height: to.height, rgb: rgb.into_owned() })
+        Cow::Owned(Chain::new(*self, from, &[to]).picture(Source::Picture(image)))
+    }
+
+    /// The passes from one size to another, and the size after each.
+    fn passes(&self, from: Size, to: Size) -> Vec<(Pass, Size)> {
+        let mut passes = Vec::new();
+        let vertical_first = self.is_vertical_first(from, to);
+        if vertical_first {
+            passes.extend(self.down(from.height, to.height).map(|pass| (pass, Size::new(from.width, to.height))));
+        }
+        let height = if vertical_first { to.height } else { from.height };
+        passes.extend(self.across(from.width, to.width).map(|pass| (pass, Size::new(to.width, height))));
+        if !vertical_first {
+            passes.extend(self.down(from.height, to.height).map(|pass| (pass, to)));
+        }
+        passes
     }
 
     /// Pillow 13's choice of the first pass, found by comparing results: over 2,000 random sizes without a miss.
@@ -81,27 +91,23 @@ impl Resampler {
         self.arithmetic == Arithmetic::Pillow && down > 0 && 2 * across < down
     }
 
-    fn horizontal<'a>(&self, rgb: Cow<'a, [u8]>, from: Size, width: usize) -> Cow<'a, [u8]> {
-        if from.width == width {
-            return rgb;
-        }
-        let taps = taps::RealTaps::new(self.filter, from.width, width);
-        Cow::Owned(match (self.arithmetic, taps.bits(self.arithmetic)) {
-            (Arithmetic::Pillow, bits) => resample::horizontal(&rgb, &taps.quantised(bits, |weight| weight)),
-            (Arithmetic::Torch, bits) => resample::horizontal(&rgb, &taps.quantised(bits, |weight| weight as i16)),
+    /// The pass along the lines, unless the width stays.
+    fn across(&self, from: usize, to: usize) -> Option<Pass> {
+        let taps = (from != to).then(|| taps::RealTaps::new(self.filter, from, to))?;
+        let bits = taps.bits(self.arithmetic);
+        Some(match self.arithmetic {
+            Arithmetic::Pillow => Pass::WideAcross(Across::new(taps.quantised(bits, |weight| weight))),
+            Arithmetic::Torch => Pass::NarrowAcross(Across::new(taps.quantised(bits, |weight| weight as i16))),
         })
     }
 
-    fn vertical<'a>(&self, rgb: Cow<'a, [u8]>, from: Size, height: usize) -> Cow<'a, [u8]> {
-        if from.height == height {
-            return rgb;
-        }
-        let taps = taps::RealTaps::new(self.filter, from.height, height);
-        Cow::Owned(match (self.arithmetic, taps.bits(self.arithmetic)) {
-            (Arithmetic::Pillow, bits) => resample::vertical(&rgb, from.width, &taps.quantised(bits, |weight| weight)),
-            (Arithmetic::Torch, bits) => {
-                resample::vertical(&rgb, from.width, &taps.quantised(bits, |weight| weight as i16))
-            }
+    /// The pass across the lines, unless the height stays.
+    fn down(&self, from: usize, to: usize) -> Option<Pass> {
+        let taps = (from != to).then(|| taps::RealTaps::new(self.filter, from, to))?;
+        let bits = taps.bits(self.arithmetic);
+        Some(match self.arithmetic {
+            Arithmetic::Pillow => Pass::WideDown(Down::new(taps.quantised(bits, |weight| weight))),
+            Arithmetic::Torch => Pass::NarrowDown(Down::new(taps.quantised(bits, |weight| weight as i16))),
         })
     }
 }

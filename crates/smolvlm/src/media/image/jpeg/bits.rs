@@ -1,6 +1,7 @@
 //! The bits of an entropy-coded segment.
 
-use super::huffman::HuffmanTable;
+use super::block::{Block, natural};
+use super::huffman::{CombinedTable, HuffmanTable};
 use super::stream::{self, Stream};
 use crate::Result;
 
@@ -86,6 +87,37 @@ impl<'s, 'a> Bits<'s, 'a> {
         }
     }
 
+    /// Decodes coefficients from zigzag index `k` on while each is found by one look-up, and returns the index after
+    /// them: 64 at the end of the block. Never reads past the bits that are there.
+    #[inline]
+    pub(super) fn coefficients(&mut self, table: &CombinedTable, mut k: usize, block: &mut Block) -> usize {
+        let (mut window, mut count) = (self.window, self.count);
+        while k < 64 {
+            if count < CombinedTable::BITS {
+                match self.stream.rest().first_chunk::<8>().map(|chunk| u64::from_be_bytes(*chunk)) {
+                    Some(word) if self.stream.pending.is_none() && !has_ff(word) => {
+                        window |= word >> count;
+                        self.stream.advance(((63 - count) >> 3) as usize);
+                        count |= 56;
+                    }
+                    _ => break,
+                }
+            }
+            let Some(found) = table.find(window) else { break };
+            window <<= found.bits;
+            count -= found.bits;
+            if found.value == 0 {
+                k = 64;
+                break;
+            }
+            k += found.run;
+            block[natural(k)] = found.value;
+            k += 1;
+        }
+        (self.window, self.count) = (window, count);
+        k
+    }
+
     /// The next Huffman symbol, or 0 for bits that are no code. A refill serves one symbol and one value.
     #[inline]
     pub(super) fn symbol(&mut self, table: &HuffmanTable) -> u8 {
@@ -114,9 +146,15 @@ impl<'s, 'a> Bits<'s, 'a> {
     /// A signed value of `size` bits (0 to 15): T.81's RECEIVE and EXTEND.
     #[inline]
     pub(super) fn signed(&mut self, size: u32) -> i32 {
-        let value = self.take(size);
-        if size > 0 && value < 1 << (size - 1) { value - (1 << size) + 1 } else { value }
+        extend(self.take(size), size)
     }
+}
+
+/// T.81's EXTEND: the upper half of the numbers of `size` bits are positive, the lower half negative.
+#[inline]
+pub(super) fn extend(value: i32, size: u32) -> i32 {
+    let negative = i32::from(value < 1 << size >> 1);
+    value - negative * ((1 << size) - 1)
 }
 
 /// Whether one of the eight bytes is 0xFF.

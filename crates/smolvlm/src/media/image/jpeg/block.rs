@@ -2,11 +2,11 @@
 
 use super::bits::Bits;
 use super::broken;
-use super::huffman::HuffmanTable;
+use super::huffman::{CombinedTable, HuffmanTable};
 use crate::Result;
 
 /// The 64 coefficients of a block in natural (row-major) order.
-pub(super) type Block = [i16; 64];
+pub(super) use smolvlm_kernels::jpeg::Block;
 
 /// Natural position of each coefficient in zigzag order.
 #[rustfmt::skip]
@@ -19,8 +19,8 @@ pub(super) const NATURAL: [u8; 64] = [
 
 /// Position of zigzag index `k`. Runs past the end (broken data only) land on the last one, as in libjpeg.
 #[inline]
-fn natural(k: usize) -> usize {
-    usize::from(NATURAL[k.min(63)])
+pub(super) fn natural(k: usize) -> usize {
+    usize::from(NATURAL[k.min(63)] & 63)
 }
 
 /// The coefficients a progressive scan carries.
@@ -38,13 +38,17 @@ pub(super) struct Band {
 #[inline]
 pub(super) fn sequential(
     bits: &mut Bits<'_, '_>,
-    (dc, ac): (&HuffmanTable, &HuffmanTable),
+    (dc, ac, combined): (&HuffmanTable, &HuffmanTable, &CombinedTable),
     predicted: &mut i32,
     block: &mut Block,
 ) -> Result<()> {
     block[0] = next_dc(bits, dc, predicted)? as i16;
     let mut k = 1;
-    while k < 64 {
+    loop {
+        k = bits.coefficients(combined, k, block);
+        if k >= 64 {
+            break;
+        }
         bits.refill()?;
         let symbol = bits.symbol(ac);
         let (run, size) = (usize::from(symbol >> 4), u32::from(symbol & 15));

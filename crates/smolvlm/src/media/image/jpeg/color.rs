@@ -1,5 +1,7 @@
 //! From components to RGB, with libjpeg's fixed-point tables (`jdcolor.c`) written as arithmetic.
 
+use smolvlm_kernels::jpeg as kernels;
+
 /// What the components of a frame mean.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ColorSpace {
@@ -14,16 +16,14 @@ pub(super) enum ColorSpace {
 
 /// Converts one row; `row[i]` holds component `i`, each at least `output.len() / 3` samples long.
 pub(super) fn to_rgb(space: ColorSpace, row: &[&[u8]], output: &mut [u8]) {
+    if let (ColorSpace::YCbCr, &[y, cb, cr, ..]) = (space, row) {
+        return kernels::ycc_to_rgb(y, cb, cr, output);
+    }
     let pixels = output.as_chunks_mut::<3>().0;
     match (space, row) {
         (ColorSpace::Rgb, &[r, g, b, ..]) => {
             for (((pixel, &r), &g), &b) in pixels.iter_mut().zip(r).zip(g).zip(b) {
                 *pixel = [r, g, b];
-            }
-        }
-        (ColorSpace::YCbCr, &[y, cb, cr, ..]) => {
-            for (((pixel, &y), &cb), &cr) in pixels.iter_mut().zip(y).zip(cb).zip(cr) {
-                *pixel = ycc_to_rgb(y, cb, cr);
             }
         }
         (ColorSpace::Cmyk, &[c, m, y, k, ..]) => {
@@ -33,7 +33,7 @@ pub(super) fn to_rgb(space: ColorSpace, row: &[&[u8]], output: &mut [u8]) {
         }
         (ColorSpace::Ycck, &[y, cb, cr, k, ..]) => {
             for ((((pixel, &y), &cb), &cr), &k) in pixels.iter_mut().zip(y).zip(cb).zip(cr).zip(k) {
-                *pixel = ycc_to_rgb(y, cb, cr).map(|ink| under_black(255 - ink, k));
+                *pixel = kernels::ycc_pixel(y, cb, cr).map(|ink| under_black(255 - ink, k));
             }
         }
         (_, &[grey, ..]) => {
@@ -43,16 +43,6 @@ pub(super) fn to_rgb(space: ColorSpace, row: &[&[u8]], output: &mut [u8]) {
         }
         (_, []) => {}
     }
-}
-
-/// `jdcolor.c`'s tables: 1.402, 0.34414, 0.71414 and 1.772 times 2^16, the half for rounding added once.
-#[inline]
-fn ycc_to_rgb(y: u8, cb: u8, cr: u8) -> [u8; 3] {
-    let (y, cb, cr) = (i32::from(y), i32::from(cb) - 128, i32::from(cr) - 128);
-    let r = y + ((91881 * cr + 32768) >> 16);
-    let g = y + ((-22554 * cb - 46802 * cr + 32768) >> 16);
-    let b = y + ((116130 * cb + 32768) >> 16);
-    [r, g, b].map(|value| value.clamp(0, 255) as u8)
 }
 
 /// An inverted ink under inverted black: `cmyk_to_rgb` of torchcodec's `DecodeJpeg.cpp` (the same as Pillow's).

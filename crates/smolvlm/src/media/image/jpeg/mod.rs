@@ -11,7 +11,8 @@ mod color;
 mod frame;
 mod header;
 mod huffman;
-mod idct;
+mod overlap;
+mod paint;
 mod scan;
 mod stream;
 mod upsample;
@@ -19,12 +20,13 @@ mod upsample;
 use block::Block;
 use color::ColorSpace;
 pub(super) use color::under_black;
-use frame::{BLOCK, Frame};
+use frame::Frame;
 use header::{Header, ScanHeader};
-use scan::Target;
+use paint::Painter;
+use scan::{RowTarget, Target};
 use stream::Stream;
-use upsample::{Plane, Upsampler};
 
+use crate::machine::threads_for;
 use crate::media::Image;
 use crate::{Error, Result};
 
@@ -55,6 +57,11 @@ pub(super) fn info(data: &[u8]) -> Result<Info<'_>> {
 /// Files that are truncated, malformed in their headers, or of a kind that is not supported (arithmetic coding,
 /// lossless, 12 bits). Broken entropy-coded data is no error, as in the reference.
 pub(super) fn decode(data: &[u8]) -> Result<Image> {
+    decode_with(data, threads_for)
+}
+
+/// Decodes on as many threads as `threads` says for so many bytes of RGB.
+fn decode_with(data: &[u8], threads: fn(usize) -> usize) -> Result<Image> {
     let mut stream = Stream::new(data);
     let mut header = Header::default();
     let scan = header.first_scan(&mut stream)?;
@@ -65,12 +72,12 @@ pub(super) fn decode(data: &[u8]) -> Result<Image> {
         let found = stream.rest().len();
         return Err(broken(format!("{found} bytes cannot hold a picture of {}x{}", frame.width, frame.height)));
     }
-    let planes = if frame.progressive || scan.components.len() < frame.components.len() {
-        many_scans(&mut header, &frame, scan, &mut stream)?
+    if frame.progressive || scan.components.len() < frame.components.len() {
+        many_scans(&mut header, &frame, space, scan, &mut stream)
     } else {
-        one_scan(&mut header, &frame, &scan, &mut stream)?
-    };
-    Ok(to_image(&frame, space, &planes))
+        let threads = threads(frame.width * frame.height * 3);
+        one_scan(&mut header, &frame, space, &scan, &mut stream, threads)
+    }
 }
 
 /// An error about a file that is not what it should be.
@@ -78,32 +85,36 @@ fn broken(what: impl std::fmt::Display) -> Error {
     Error::input(format!("broken JPEG file: {what}"))
 }
 
-/// A frame whose only scan has every component: blocks become samples as they come.
+/// A frame whose only scan has every component: blocks are painted as they come.
 fn one_scan<'a>(
     header: &mut Header<'a>,
     frame: &Frame,
+    space: ColorSpace,
     scan: &ScanHeader,
     stream: &mut Stream<'a>,
-) -> Result<Vec<Plane>> {
+    threads: usize,
+) -> Result<Image> {
     header.assume_standard_tables();
-    let mut planes = grey_planes(frame);
     let mut tables = vec![None; frame.components.len()];
     latch_quantisation(header, frame, scan, &mut tables)?;
-    let quantisation: Vec<[u16; 64]> = tables.into_iter().flatten().collect();
-    scan::decode(scan, header, stream, &mut Target::Samples { planes: &mut planes, quantisation: &quantisation })?;
-    match header.next_scan(stream)? {
-        None => Ok(planes),
-        Some(_) => Err(broken("a scan follows the one that holds everything")),
-    }
+    overlap::paint(frame, Painter::new(frame, space, tables), threads, |emit| {
+        let mut target = Target::Rows(RowTarget::new(frame, emit));
+        scan::decode(scan, header, stream, &mut target)?;
+        match header.next_scan(stream)? {
+            None => Ok(()),
+            Some(_) => Err(broken("a scan follows the one that holds everything")),
+        }
+    })
 }
 
 /// A progressive frame, or one whose components come one after another: coefficients are gathered first.
 fn many_scans<'a>(
     header: &mut Header<'a>,
     frame: &Frame,
+    space: ColorSpace,
     first: ScanHeader,
     stream: &mut Stream<'a>,
-) -> Result<Vec<Plane>> {
+) -> Result<Image> {
     if !frame.progressive {
         header.assume_standard_tables();
     }
@@ -121,18 +132,14 @@ fn many_scans<'a>(
         scan::decode(&scan, header, stream, &mut Target::Coefficients(&mut coefficients))?;
         next = header.next_scan(stream)?;
     }
-    let mut planes = grey_planes(frame);
-    for (index, component) in frame.components.iter().enumerate() {
-        // A component without any scan stays grey.
-        let Some(table) = &tables[index] else { continue };
-        let plane = &mut planes[index];
-        for (position, block) in coefficients[index].iter().enumerate() {
-            let (x, y) = (position % component.padded.0, position / component.padded.0);
-            let start = y * BLOCK * plane.stride + x * BLOCK;
-            idct::inverse(block, table, &mut plane.samples[start..], plane.stride);
-        }
+    let mut painter = Painter::new(frame, space, tables);
+    for row in 0..frame.mcus.1 {
+        painter.row(frame.components.iter().zip(&coefficients).map(|(component, blocks)| {
+            let count = component.padded.0 * component.v;
+            &blocks[row * count..][..count]
+        }));
     }
-    Ok(planes)
+    Ok(painter.finish())
 }
 
 /// Remembers the quantisation table of each component as it stands at the component's first scan.
@@ -153,22 +160,38 @@ fn latch_quantisation(
     Ok(())
 }
 
-/// Planes of what blocks without any coefficient decode to.
-fn grey_planes(frame: &Frame) -> Vec<Plane> {
-    let plane = |component: &frame::Component| {
-        let stride = component.padded.0 * BLOCK;
-        Plane { samples: vec![128; stride * component.padded.1 * BLOCK], stride }
-    };
-    frame.components.iter().map(plane).collect()
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-fn to_image(frame: &Frame, space: ColorSpace, planes: &[Plane]) -> Image {
-    let mut upsamplers: Vec<Upsampler<'_>> =
-        frame.components.iter().zip(planes).map(|(component, plane)| Upsampler::new(frame, component, plane)).collect();
-    let mut rgb = vec![0; frame.width * frame.height * 3];
-    for (y, output) in rgb.chunks_exact_mut(frame.width * 3).enumerate() {
-        let rows: Vec<&[u8]> = upsamplers.iter_mut().map(|upsampler| upsampler.row(y)).collect();
-        color::to_rgb(space, &rows, output);
+    /// Whole, cut, and with one byte changed, as a second thread must not change what broken files give.
+    #[test]
+    fn a_second_thread_paints_the_same_picture_or_gives_the_same_error() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/image");
+        let mut painted = 0;
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().is_none_or(|extension| extension != "jpg") {
+                continue;
+            }
+            let whole = std::fs::read(&path).unwrap();
+            for change in 0..20 {
+                let mut data = whole.clone();
+                let at = whole.len() * change / 20;
+                match change {
+                    0 => {}
+                    1..6 => data.truncate(at),
+                    _ => data[at] ^= 0x55,
+                }
+                let (one, two) = (decode_with(&data, |_| 1), decode_with(&data, |_| 2));
+                painted += usize::from(one.is_ok());
+                match (one, two) {
+                    (Ok(one), Ok(two)) => assert!(one == two, "{path:?}, change {change}"),
+                    (Err(one), Err(two)) => assert_eq!(one.to_string(), two.to_string(), "{path:?}, change {change}"),
+                    (one, two) => panic!("{path:?}, change {change}: {:?} and {:?}", one.err(), two.err()),
+                }
+            }
+        }
+        assert!(painted > 100, "only {painted} files could be painted");
     }
-    Image { width: frame.width, height: frame.height, rgb }
 }

@@ -2,12 +2,13 @@
 
 use super::bits::Bits;
 use super::block::{self, Band, Block};
+use super::broken;
 use super::frame::Frame;
 use super::header::{Header, ScanHeader};
-use super::huffman::{Class, HuffmanTable};
+use super::huffman::{Class, CombinedTable, HuffmanTable};
+use super::overlap::Emit;
+use super::paint::{McuRow, empty_row};
 use super::stream::Stream;
-use super::upsample::Plane;
-use super::{broken, idct};
 use crate::Result;
 
 /// libjpeg's `D_MAX_BLOCKS_IN_MCU`.
@@ -15,15 +16,37 @@ const MAX_BLOCKS_IN_MCU: usize = 10;
 
 /// Where the blocks of a scan go.
 pub(super) enum Target<'t> {
-    /// Samples, for a frame whose only scan holds everything.
-    Samples { planes: &'t mut [Plane], quantisation: &'t [[u16; 64]] },
+    /// To be painted row by row, for a frame whose only scan holds everything.
+    Rows(RowTarget<'t>),
     /// Coefficients of each component, gathered over many scans; rows of blocks padded to whole MCUs.
     Coefficients(&'t mut [Vec<Block>]),
 }
 
+/// Gathers the blocks of a row of MCUs, and hands them on when the next row begins.
+pub(super) struct RowTarget<'t> {
+    emit: &'t mut Emit<'t>,
+    number: usize,
+    row: McuRow,
+}
+
+impl<'t> RowTarget<'t> {
+    pub(super) fn new(frame: &Frame, emit: &'t mut Emit<'t>) -> Self {
+        Self { emit, number: 0, row: empty_row(frame) }
+    }
+
+    /// Hands on every row before `number`; those that had no block are empty.
+    fn reach(&mut self, number: usize) -> Result<()> {
+        while self.number < number {
+            self.row = (self.emit)(std::mem::take(&mut self.row))?;
+            self.number += 1;
+        }
+        Ok(())
+    }
+}
+
 /// What the blocks of a scan hold, with the Huffman table of each component of the scan where one is needed.
 enum Coding {
-    Sequential(Vec<(HuffmanTable, HuffmanTable)>),
+    Sequential(Vec<(HuffmanTable, HuffmanTable, CombinedTable)>),
     DcFirst(Vec<HuffmanTable>, u32),
     DcRefine(u32),
     AcFirst(HuffmanTable, Band),
@@ -35,7 +58,12 @@ impl Coding {
         let dc = || scan.components.iter().map(|&(_, dc, _)| header.huffman(Class::Dc, dc));
         let ac = || scan.components.iter().map(|&(.., ac)| header.huffman(Class::Ac, ac));
         if !header.frame()?.progressive {
-            return Ok(Self::Sequential(dc().zip(ac()).map(|(dc, ac)| Ok((dc?, ac?))).collect::<Result<_>>()?));
+            let tables = dc().zip(ac()).map(|(dc, ac)| {
+                let (dc, ac) = (dc?, ac?);
+                let combined = CombinedTable::new(&ac);
+                Ok((dc, ac, combined))
+            });
+            return Ok(Self::Sequential(tables.collect::<Result<_>>()?));
         }
         let (first, last) = scan.band;
         let legal_band = if first == 0 { last == 0 } else { first <= last && last < 64 && scan.components.len() == 1 };
@@ -88,17 +116,17 @@ pub(super) fn decode(
             if bits.exhausted() {
                 break;
             }
+            target.reach(layout.row(mcu, frame))?;
             layout.mcu(mcu, |position, component, x, y| {
-                target.block(component, frame.components[component].padded.0, (x, y), |block| {
-                    decode_block(&coding, &mut bits, &mut state, position, block)
-                })
+                let block = target.block(component, frame, (x, y));
+                decode_block(&coding, &mut bits, &mut state, position, block)
             })?;
         }
         if bits.at_end_of_scan() {
             break;
         }
     }
-    Ok(())
+    target.reach(frame.mcus.1)
 }
 
 #[inline]
@@ -111,8 +139,8 @@ fn decode_block(
 ) -> Result<()> {
     match coding {
         Coding::Sequential(tables) => {
-            let (dc, ac) = &tables[position];
-            block::sequential(bits, (dc, ac), &mut state.predicted[position], block)
+            let (dc, ac, combined) = &tables[position];
+            block::sequential(bits, (dc, ac, combined), &mut state.predicted[position], block)
         }
         Coding::DcFirst(tables, low) => {
             block::dc_first(bits, &tables[position], &mut state.predicted[position], *low, block)
@@ -124,25 +152,22 @@ fn decode_block(
 }
 
 impl Target<'_> {
-    /// Decodes the block at `(x, y)` of `component`, whose rows are `blocks_across` long, and puts it where it belongs.
+    /// Says that all blocks to come are in this row of MCUs or below it.
     #[inline]
-    fn block(
-        &mut self,
-        component: usize,
-        blocks_across: usize,
-        (x, y): (usize, usize),
-        decode: impl FnOnce(&mut Block) -> Result<()>,
-    ) -> Result<()> {
+    fn reach(&mut self, row: usize) -> Result<()> {
         match self {
-            Self::Coefficients(blocks) => decode(&mut blocks[component][y * blocks_across + x]),
-            Self::Samples { planes, quantisation } => {
-                let mut block = [0; 64];
-                decode(&mut block)?;
-                let plane = &mut planes[component];
-                let start = y * 8 * plane.stride + x * 8;
-                idct::inverse(&block, &quantisation[component], &mut plane.samples[start..], plane.stride);
-                Ok(())
-            }
+            Self::Rows(target) => target.reach(row),
+            Self::Coefficients(_) => Ok(()),
+        }
+    }
+
+    /// The block at `(x, y)` of `component`; its row is the one that was reached.
+    #[inline]
+    fn block(&mut self, component: usize, frame: &Frame, (x, y): (usize, usize)) -> &mut Block {
+        let place = &frame.components[component];
+        match self {
+            Self::Coefficients(blocks) => &mut blocks[component][y * place.padded.0 + x],
+            Self::Rows(target) => &mut target.row[component][(y - target.number * place.v) * place.padded.0 + x],
         }
     }
 }
@@ -167,6 +192,13 @@ impl Layout {
             return Err(broken("its sampling factors make an MCU of more than ten blocks"));
         }
         Ok(Self { mcus: frame.mcus, components })
+    }
+
+    /// The frame's row of MCUs that the blocks of the scan's MCU `mcu` belong to.
+    #[inline]
+    fn row(&self, mcu: usize, frame: &Frame) -> usize {
+        let (component, _, v) = self.components[0];
+        mcu / self.mcus.0 * v / frame.components[component].v
     }
 
     /// Calls `visit` with (position in the scan, component, x, y) of each block of MCU `mcu`.

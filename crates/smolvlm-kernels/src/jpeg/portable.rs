@@ -1,10 +1,11 @@
-//! The inverse DCT of libjpeg-turbo's "islow" method, bit for bit.
+//! Plain Rust.
 //!
-//! The integer algorithm of Loeffler, Ligtenberg and Moschytz with 13-bit constants: columns first, keeping two
-//! fractional bits, then rows. Intermediates are 16 bits wide, wrapping and saturating where libjpeg-turbo's x86
-//! vector code does, so that broken files too decode as they do there; files of sane coefficients never get that far.
+//! The transform is the integer algorithm of Loeffler, Ligtenberg and Moschytz with 13-bit constants: columns first,
+//! keeping two fractional bits, then rows. Intermediates are 16 bits wide, wrapping and saturating where
+//! libjpeg-turbo's x86 vector code does, so that broken files too decode as they do there; files of sane coefficients
+//! never get that far.
 
-use super::block::Block;
+use super::{Block, SIDE, ycc_pixel};
 
 /// A row of eight values, one per lane.
 type Row = [i16; 8];
@@ -14,9 +15,14 @@ const CONSTANT_BITS: u32 = 13;
 /// Fractional bits kept between the passes.
 const PASS_BITS: u32 = 2;
 
-/// Dequantises and transforms `block` into the 8×8 samples at the start of `output`, whose rows are `stride` apart.
-#[inline]
-pub(super) fn inverse(block: &Block, quantisation: &[u16; 64], output: &mut [u8], stride: usize) {
+/// As [`super::inverse_dct`].
+pub(super) fn inverse_dct(blocks: &[Block], quantisation: &[u16; 64], samples: &mut [u8], stride: usize) {
+    for (index, block) in blocks.iter().enumerate() {
+        inverse(block, quantisation, &mut samples[index * SIDE..], stride);
+    }
+}
+
+fn inverse(block: &Block, quantisation: &[u16; 64], output: &mut [u8], stride: usize) {
     if block[1..].iter().all(|&coefficient| coefficient == 0) {
         return constant(block[0].wrapping_mul(quantisation[0] as i16), output, stride);
     }
@@ -39,10 +45,15 @@ pub(super) fn inverse(block: &Block, quantisation: &[u16; 64], output: &mut [u8]
 
 /// A block whose only coefficient is the (dequantised) DC: all samples equal.
 fn constant(dc: i16, output: &mut [u8], stride: usize) {
-    let value = (i32::from(dc << PASS_BITS) + 16) >> (PASS_BITS + 3);
-    for y in 0..8 {
-        output[y * stride..][..8].fill(to_sample(value as i16));
+    for y in 0..SIDE {
+        output[y * stride..][..SIDE].fill(constant_sample(dc));
     }
+}
+
+/// The samples of a block whose only coefficient is the (dequantised) DC.
+#[inline]
+pub(super) fn constant_sample(dc: i16) -> u8 {
+    to_sample(((i32::from(dc << PASS_BITS) + 16) >> (PASS_BITS + 3)) as i16)
 }
 
 /// Samples are centred at 128 and clipped.
@@ -93,4 +104,47 @@ fn transform(input: [i16; 8]) -> [i32; 8] {
         dot(input[7], -4927, input[1], -7373).wrapping_add(a),
     ];
     std::array::from_fn(|i| if i < 4 { even[i].wrapping_add(odd[i]) } else { even[7 - i].wrapping_sub(odd[7 - i]) })
+}
+
+/// As [`super::double`].
+#[inline(always)]
+pub(super) fn double(near: &[u8], far: Option<&[u8]>, sums: &mut [u16], out: &mut [u8]) {
+    let width = near.len();
+    match far {
+        None => {
+            for (sum, &sample) in sums[1..=width].iter_mut().zip(near) {
+                *sum = u16::from(sample);
+            }
+        }
+        Some(far) => {
+            for ((sum, &near), &far) in sums[1..=width].iter_mut().zip(near).zip(far) {
+                *sum = 3 * u16::from(near) + u16::from(far);
+            }
+        }
+    }
+    // Repeating the outermost samples gives what libjpeg's special cases for the first and last column give.
+    sums[0] = sums[1];
+    sums[width + 1] = sums[width];
+    match far {
+        None => across::<2>(sums, 1, 2, out),
+        Some(_) => across::<4>(sums, 8, 7, out),
+    }
+}
+
+/// Doubles `sums` across with weights ¾ and ¼ and the two biases that libjpeg dithers the rounding with.
+#[inline(always)]
+fn across<const SHIFT: u32>(sums: &[u16], left_bias: u16, right_bias: u16, out: &mut [u8]) {
+    let pairs = out.as_chunks_mut::<2>().0.iter_mut();
+    for (((pair, &left), &here), &right) in pairs.zip(sums).zip(&sums[1..]).zip(&sums[2..]) {
+        let here = 3 * here;
+        let (left, right) = ((here + left + left_bias) >> SHIFT, (here + right + right_bias) >> SHIFT);
+        *pair = (left | right << 8).to_le_bytes();
+    }
+}
+
+/// As [`super::ycc_to_rgb`].
+pub(super) fn ycc_to_rgb(y: &[u8], cb: &[u8], cr: &[u8], out: &mut [u8]) {
+    for (((pixel, &y), &cb), &cr) in out.as_chunks_mut::<3>().0.iter_mut().zip(y).zip(cb).zip(cr) {
+        *pixel = ycc_pixel(y, cb, cr);
+    }
 }
