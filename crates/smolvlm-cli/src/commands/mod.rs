@@ -6,6 +6,7 @@ pub(crate) mod completions;
 pub(crate) mod download;
 pub(crate) mod frames;
 pub(crate) mod info;
+pub(crate) mod quantize;
 pub(crate) mod run;
 pub(crate) mod trace;
 
