@@ -30,6 +30,7 @@ pub(crate) enum Command {
     Chat(ChatArgs),
     Info(InfoArgs),
     Download(DownloadArgs),
+    Quantize(QuantizeArgs),
     Frames(FramesArgs),
     Trace(TraceArgs),
     Bench(BenchArgs),
@@ -133,6 +134,42 @@ pub(crate) struct DownloadArgs {
     /// A hub id, owner/name or owner/name@revision.
     #[arg(default_value = smolvlm::DEFAULT_MODEL, value_name = "M")]
     pub(crate) model: String,
+    /// Write JSON to standard output.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// No progress on standard error.
+    #[arg(long, short)]
+    pub(crate) quiet: bool,
+}
+
+/// Write a packed checkpoint: smaller if wished, and loaded by memory map.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The new folder holds the weights as they are computed with, and the model's other files. It is given as --model like any \
+other; its number format is then the one chosen here, and replies are those of the original with the same --dtype.
+
+Examples:
+  smolvlm quantize --dtype q8 smolvlm-256m-q8
+  smolvlm quantize --model HuggingFaceTB/SmolVLM2-2.2B-Instruct --dtype q4 smolvlm-2.2b-q4
+  smolvlm quantize --model ./my-checkpoint --dtype bf16 my-checkpoint-packed --json
+  smolvlm run --model ./smolvlm-256m-q8 --image bee.jpg \"Can you describe this image?\"")]
+pub(crate) struct QuantizeArgs {
+    /// The original: a checkpoint folder or hub id.
+    #[arg(long, default_value = smolvlm::DEFAULT_MODEL, value_name = "M")]
+    pub(crate) model: String,
+    /// Number format of the packed weights: f32 and bf16 round nothing that loading in them does not; q8 and q4 are
+    /// integers of 8 bits, and of 4 bits in the text layers.
+    #[arg(long, value_name = "TYPE")]
+    pub(crate) dtype: DtypeArg,
+    /// The new folder.
+    #[arg(value_name = "OUT")]
+    pub(crate) out: PathBuf,
+    /// Replace the packed checkpoint that OUT holds. Nothing else is ever replaced.
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Threads that pack. 0: one for each core.
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub(crate) threads: usize,
     /// Write JSON to standard output.
     #[arg(long)]
     pub(crate) json: bool,
@@ -260,7 +297,8 @@ pub(crate) struct ModelArgs {
     /// A checkpoint folder or hub id.
     #[arg(long, default_value = smolvlm::DEFAULT_MODEL, value_name = "M")]
     pub(crate) model: String,
-    /// Number format of weights and cache. Default: bf16 where the processor multiplies it fast, else f32.
+    /// Number format of weights and cache. Default: that of a packed checkpoint; of others, bf16 where the processor
+    /// multiplies it fast, else f32.
     #[arg(long, value_name = "TYPE")]
     pub(crate) dtype: Option<DtypeArg>,
     /// Compute threads. 0: one for each core.

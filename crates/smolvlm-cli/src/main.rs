@@ -35,6 +35,7 @@ fn run(command: Command) -> smolvlm::Result<()> {
         Command::Chat(args) => commands::chat::chat(&args),
         Command::Info(args) => commands::info::info(&args),
         Command::Download(args) => commands::download::download(&args),
+        Command::Quantize(args) => commands::quantize::quantize(&args),
         Command::Frames(args) => commands::frames::frames(&args),
         Command::Trace(args) => commands::trace::trace(&args),
         Command::Bench(args) => commands::bench::bench(&args),

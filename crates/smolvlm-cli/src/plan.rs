@@ -91,7 +91,7 @@ fn worker() -> Option<WorkerCommand> {
     Some(WorkerCommand { program, arguments: vec![MEDIA_WORKER.to_owned()] })
 }
 
-fn dtype(arg: DtypeArg) -> Dtype {
+pub(crate) fn dtype(arg: DtypeArg) -> Dtype {
     match arg {
         DtypeArg::F32 => Dtype::F32,
         DtypeArg::Bf16 => Dtype::Bf16,

@@ -14,6 +14,7 @@ pub mod model;
 mod pipeline;
 pub mod preprocess;
 pub mod prompt;
+mod quantize;
 
 pub use compat::Compat;
 pub use error::{Error, ErrorKind, Result};
@@ -23,3 +24,4 @@ pub use pipeline::{
     DEFAULT_MODEL, Dtype, LoadOptions, MediaOptions, Peak, Progress, ProgressHook, Reply, ReplyPiece, ReplyStream,
     SmolVlm, Timings, Trace, TracedMedium, Usage, VideoView, measure_peak, processor_settings,
 };
+pub use quantize::{QuantizeOptions, QuantizeProgress, Quantized, quantize};

@@ -1,7 +1,7 @@
 //! `smolvlm info`: what a model is and what it needs.
 
-use smolvlm::Result;
 use smolvlm::checkpoint::{Checkpoint, MemoryEstimate, ModelConfig, StoredDtype, hub, memory_estimate};
+use smolvlm::{Dtype, Result};
 
 use crate::args::InfoArgs;
 use crate::card;
@@ -21,8 +21,12 @@ pub(crate) fn info(args: &InfoArgs) -> Result<()> {
     console::print(&as_text(&checkpoint, config))
 }
 
-fn estimates(config: &ModelConfig) -> [(&'static str, MemoryEstimate); 2] {
-    [("bf16", memory_estimate(config, StoredDtype::Bf16)), ("f32", memory_estimate(config, StoredDtype::F32))]
+/// What the model needs in every number format that it can be used in.
+fn estimates(checkpoint: &Checkpoint) -> Vec<(&'static str, MemoryEstimate)> {
+    let packed = checkpoint.packed_as().map(Dtype::from);
+    let usable = [Dtype::F32, Dtype::Bf16, Dtype::Q8, Dtype::Q4].into_iter();
+    let usable = usable.filter(|dtype| packed.is_none_or(|packed| packed == *dtype));
+    usable.map(|dtype| (dtype.name(), memory_estimate(checkpoint.config(), dtype.format()))).collect()
 }
 
 fn as_text(checkpoint: &Checkpoint, config: &ModelConfig) -> String {
@@ -30,7 +34,7 @@ fn as_text(checkpoint: &Checkpoint, config: &ModelConfig) -> String {
     let parameters = config.parameter_count() as f64 / 1e6;
     let mut lines = vec![
         format!("folder        {}", checkpoint.dir().display()),
-        format!("parameters    {parameters:.1} M, stored as {}", stored(config)),
+        format!("parameters    {parameters:.1} M, {}", stored_as(checkpoint)),
         format!(
             "vision        {} layers × {} wide, {} heads, MLP {}; tiles of {} pixels in patches of {}",
             vision.layers, vision.hidden, vision.heads, vision.mlp, vision.image_size, vision.patch
@@ -53,7 +57,7 @@ fn as_text(checkpoint: &Checkpoint, config: &ModelConfig) -> String {
             if checkpoint.head_is_tied() { "tied" } else { "untied" }
         ),
     ];
-    for (dtype, memory) in estimates(config) {
+    for (dtype, memory) in estimates(checkpoint) {
         lines.push(format!(
             "memory {dtype:4}   weights {}, keys and values {} a token ({} at full context)",
             bytes(memory.weights),
@@ -66,6 +70,15 @@ fn as_text(checkpoint: &Checkpoint, config: &ModelConfig) -> String {
     lines.push(format!("not for       {}", card::MISUSE));
     lines.push(format!("cite          {}", card::CITATION));
     lines.join("\n") + "\n"
+}
+
+fn stored_as(checkpoint: &Checkpoint) -> String {
+    match checkpoint.packed_as() {
+        Some(format) => {
+            format!("packed as {}: {} used where they are mapped", format.name(), bytes(checkpoint.weight_bytes()))
+        }
+        None => format!("stored as {}", stored(checkpoint.config())),
+    }
 }
 
 fn stored(config: &ModelConfig) -> &'static str {
@@ -86,12 +99,16 @@ fn as_json(args: &InfoArgs, checkpoint: &Checkpoint, config: &ModelConfig) -> se
             "cache_bytes_at_full_context": memory.cache_at_full_context,
         })
     };
-    let [(_, bf16), (_, f32)] = estimates(config);
+    let estimates = estimates(checkpoint);
+    let memory: serde_json::Map<String, serde_json::Value> =
+        estimates.iter().map(|(dtype, estimate)| ((*dtype).to_owned(), memory(estimate))).collect();
     serde_json::json!({
         "model": args.model,
         "folder": checkpoint.dir(),
         "parameters": config.parameter_count(),
         "stored_dtype": stored(config),
+        "packed_dtype": checkpoint.packed_as().map(|format| format.name()),
+        "weight_file_bytes": checkpoint.weight_bytes(),
         "vision": {
             "layers": vision.layers, "hidden": vision.hidden, "heads": vision.heads, "mlp": vision.mlp,
             "image_size": vision.image_size, "patch": vision.patch,
@@ -103,7 +120,7 @@ fn as_json(args: &InfoArgs, checkpoint: &Checkpoint, config: &ModelConfig) -> se
             "head_dim": text.head_dim, "mlp": text.mlp, "vocab": text.vocab, "max_positions": text.max_positions,
             "rope_theta": text.rope_theta, "tied_head": checkpoint.head_is_tied(),
         },
-        "memory": { "bf16": memory(&bf16), "f32": memory(&f32) },
+        "memory": memory,
         "licence": card::LICENCE,
         "intended_use": card::INTENDED_USE,
         "misuse": card::MISUSE,

@@ -7,6 +7,7 @@ pub(crate) mod download;
 pub(crate) mod frames;
 pub(crate) mod info;
 pub(crate) mod media_worker;
+pub(crate) mod quantize;
 pub(crate) mod run;
 pub(crate) mod trace;
 

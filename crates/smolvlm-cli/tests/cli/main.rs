@@ -11,6 +11,8 @@ mod download;
 mod frames;
 mod info;
 mod limits;
+mod packed;
+mod quantize;
 mod run;
 mod run_options;
 mod trace;

@@ -129,12 +129,6 @@ impl ModelConfig {
         names::expected(self).iter().map(names::Expected::elements).sum()
     }
 
-    /// Parameters of the text model's layers.
-    pub fn text_layer_parameters(&self) -> u64 {
-        let layers = |tensor: &&names::Expected| tensor.name.starts_with("model.text_model.layers.");
-        names::expected(self).iter().filter(layers).map(names::Expected::elements).sum()
-    }
-
     /// Notes fields that contradict each other.
     fn check(&self, problems: &Problems) {
         let (text, vision) = (&self.text, &self.vision);

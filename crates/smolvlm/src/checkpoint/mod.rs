@@ -10,6 +10,7 @@ mod generation;
 pub mod hub;
 mod memory;
 pub mod names;
+pub(crate) mod packed;
 mod problems;
 mod shards;
 mod tensor;
@@ -20,6 +21,8 @@ mod validate;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
+use smolvlm_kernels::Format;
+use smolvlm_kernels::packed::{PackedMatrix, PackedShape};
 
 pub use self::config::{ModelConfig, TextConfig, VisionConfig};
 pub(crate) use self::files::read_json;
@@ -28,6 +31,7 @@ pub use self::memory::{MemoryEstimate, memory_estimate};
 pub use self::tensor::{StoredDtype, StoredTensor};
 
 use self::problems::{Problems, quoted};
+pub(crate) use self::shards::{INDEX, SINGLE};
 use self::shards::{Location, Weights};
 use crate::{Error, Result};
 
@@ -123,10 +127,48 @@ impl Checkpoint {
         self.weights.tensors.values().map(|at| at.range.len() as u64).sum()
     }
 
+    /// The number format that the weights are packed in (by `smolvlm quantize`); nothing for published ones. Packed
+    /// weights can be used in no other.
+    pub fn packed_as(&self) -> Option<Format> {
+        self.weights.packing.as_ref().map(|packing| packing.dtype)
+    }
+
+    /// Whether its weights can be used in `dtype`.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Usage`] when they are packed in another.
+    pub fn accepts(&self, dtype: Format) -> Result<()> {
+        match self.packed_as() {
+            Some(packed) if packed != dtype => Err(Error::usage(format!(
+                "its weights are packed as {}; for {}, leave the number format out or give the original checkpoint",
+                packed.name(),
+                dtype.name()
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    /// A matrix of a packed checkpoint, where it is mapped.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Checkpoint`] when there is none of that name, or it is no matrix of that shape.
+    pub fn packed(&self, name: &str, shape: PackedShape) -> Result<PackedMatrix> {
+        let Some(at) = self.weights.tensors.get(name) else {
+            return Err(Error::checkpoint(format!("{}: no packed matrix {}", self.dir.display(), quoted(name))));
+        };
+        let shard = &self.weights.shards[at.shard];
+        PackedMatrix::new(shape, shard.map.clone(), at.range.clone()).ok_or_else(|| {
+            let (file, range) = (&shard.file, &at.range);
+            Error::checkpoint(format!("{file}: {name}: expected {shape:?}, found bytes {range:?}"))
+        })
+    }
+
     /// Whether the head is the embedding table: `tie_word_embeddings`, and no head of its own is stored. (When both
     /// are there, the reference uses the stored head.)
     pub fn head_is_tied(&self) -> bool {
-        self.config.tie_embeddings && !self.weights.tensors.contains_key(names::HEAD)
+        let stored = || self.weights.tensors.contains_key(names::HEAD);
+        self.config.tie_embeddings
+            && self.weights.packing.as_ref().map_or_else(|| !stored(), |packing| packing.tied_head)
     }
 
     /// The names of all tensors, in this engine's layout and alphabetical.
@@ -184,6 +226,11 @@ impl Checkpoint {
         let found = found.or_else(|| self.config.tie_embeddings.then(|| tensors.get_key_value(twin)).flatten());
         found.map(|(name, location)| (name.as_str(), location))
     }
+}
+
+/// Whether the weight files in `dir` can be read and are packed.
+pub(crate) fn is_packed_folder(dir: &Path) -> bool {
+    Weights::open(dir).is_ok_and(|weights| weights.packing.is_some())
 }
 
 /// The processor repeats how many tokens a tile becomes; a prompt built with another number would not fit the model.

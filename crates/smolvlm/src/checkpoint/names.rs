@@ -49,16 +49,16 @@ pub(super) fn canonical(stored: &str) -> Option<String> {
 
 /// A size and the configuration field that sets it.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Dim {
-    pub(super) size: usize,
-    pub(super) field: &'static str,
+pub(crate) struct Dim {
+    pub(crate) size: usize,
+    pub(crate) field: &'static str,
 }
 
 /// A tensor that the configuration asks for.
 #[derive(Debug, Clone)]
-pub(super) struct Expected {
-    pub(super) name: String,
-    pub(super) shape: Vec<Dim>,
+pub(crate) struct Expected {
+    pub(crate) name: String,
+    pub(crate) shape: Vec<Dim>,
 }
 
 impl Expected {
@@ -74,13 +74,23 @@ impl Expected {
     }
 
     /// How many numbers it holds.
-    pub(super) fn elements(&self) -> u64 {
+    pub(crate) fn elements(&self) -> u64 {
         self.shape.iter().map(|dim| dim.size as u64).product()
+    }
+
+    /// Its first dimension: a matrix's outputs.
+    pub(crate) fn rows(&self) -> usize {
+        self.shape.first().map_or(0, |dim| dim.size)
+    }
+
+    /// All its other dimensions: a matrix's inputs (a convolution's kernel is one row per output).
+    pub(crate) fn inputs(&self) -> usize {
+        self.shape.iter().skip(1).map(|dim| dim.size).product()
     }
 }
 
 /// Every tensor of the model, in the order in which it is used; the head is left out when it is tied.
-pub(super) fn expected(config: &ModelConfig) -> Vec<Expected> {
+pub(crate) fn expected(config: &ModelConfig) -> Vec<Expected> {
     let mut list = List::default();
     vision_tower(&mut list, &config.vision);
     connector(&mut list, config);

@@ -1,9 +1,10 @@
 //! The weight files: one `model.safetensors`, or several with an index.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::ops::Range;
 use std::path::{Component, Path};
+use std::sync::Arc;
 
 use safetensors::Dtype;
 use safetensors::tensor::Metadata;
@@ -11,13 +12,14 @@ use smolvlm_kernels::mapped::MappedFile;
 
 use super::files;
 use super::names;
+use super::packed::Packing;
 use super::problems::quoted;
 use crate::{Error, Result};
 
 /// All weights in one file.
-pub(super) const SINGLE: &str = "model.safetensors";
+pub(crate) const SINGLE: &str = "model.safetensors";
 /// Which of several files holds which weight.
-pub(super) const INDEX: &str = "model.safetensors.index.json";
+pub(crate) const INDEX: &str = "model.safetensors.index.json";
 
 /// The format's own bound on a header.
 const MAX_HEADER: usize = 100_000_000;
@@ -27,7 +29,7 @@ const MAX_SHARDS: usize = 1 << 10;
 #[derive(Debug)]
 pub(super) struct Shard {
     pub(super) file: String,
-    pub(super) map: MappedFile,
+    pub(super) map: Arc<MappedFile>,
 }
 
 /// Where a tensor lies.
@@ -47,6 +49,8 @@ pub(super) struct Location {
 pub(super) struct Weights {
     pub(super) shards: Vec<Shard>,
     pub(super) tensors: BTreeMap<String, Location>,
+    /// How they are packed, if they are.
+    pub(super) packing: Option<Packing>,
     /// Faults that are reported together with those of [`super::Checkpoint::validate`].
     pub(super) faults: Vec<String>,
 }
@@ -79,14 +83,36 @@ impl Weights {
         let map = map_file(&path).map_err(|error| error.at(file))?;
         let (data, header) = read_header(map.bytes()).map_err(|error| error.at(path.display()))?;
         let shard = self.shards.len();
+        self.add_packing(file, &header)?;
         for (stored, info) in header.tensors() {
             let Some(name) = names::canonical(&stored) else { continue };
             let range = data + info.data_offsets.0..data + info.data_offsets.1;
             let location = Location { shard, stored, dtype: info.dtype, shape: info.shape.clone(), range };
             self.add_tensor(name, location, file);
         }
-        self.shards.push(Shard { file: file.to_owned(), map });
+        self.shards.push(Shard { file: file.to_owned(), map: Arc::new(map) });
         Ok(())
+    }
+
+    /// All files of a checkpoint are packed alike, or none is.
+    fn add_packing(&mut self, file: &str, header: &Metadata) -> Result<()> {
+        let nothing = HashMap::new();
+        let found = Packing::read(file, header.metadata().as_ref().unwrap_or(&nothing))?;
+        let first = self.shards.is_empty();
+        let same = match (&mut self.packing, found) {
+            (None, None) => true,
+            (None, Some(packing)) => {
+                self.packing = Some(packing);
+                first
+            }
+            (Some(ours), Some(packing)) => ours.join(packing),
+            (Some(_), None) => false,
+        };
+        if same {
+            return Ok(());
+        }
+        let other = self.shards.first().map_or("", |shard| &shard.file);
+        Err(Error::checkpoint(format!("{file}: its weights are packed in another way than those of {other}")))
     }
 
     fn add_tensor(&mut self, name: String, location: Location, file: &str) {

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use super::Checkpoint;
 use super::names::{self, Expected, HEAD};
+use super::packed;
 use super::problems::{Problems, quoted};
 use super::tensor::StoredDtype;
 use crate::Result;
@@ -14,9 +15,18 @@ pub(super) fn validate(checkpoint: &Checkpoint) -> Result<()> {
     for fault in &checkpoint.weights.faults {
         problems.add(fault);
     }
+    if let Some(packing) = &checkpoint.weights.packing {
+        packed::check::check(checkpoint, packing, &problems);
+    } else {
+        check_published(checkpoint, &problems);
+    }
+    problems.into_result(&format!("{}: the weights do not fit config.json", checkpoint.dir.display()))
+}
+
+fn check_published(checkpoint: &Checkpoint, problems: &Problems) {
     let expected = names::expected(&checkpoint.config);
     for tensor in &expected {
-        check(checkpoint, tensor, &problems);
+        check(checkpoint, tensor, problems);
     }
     let mut known: HashSet<&str> = expected.iter().map(|tensor| tensor.name.as_str()).collect();
     // A tied head may be stored too; it then counts (transformers' `tie_weights`).
@@ -27,7 +37,6 @@ pub(super) fn validate(checkpoint: &Checkpoint) -> Result<()> {
             problems.add(format!("{}: unexpected, in {file}", quoted(&location.stored)));
         }
     }
-    problems.into_result(&format!("{}: the weights do not fit config.json", checkpoint.dir.display()))
 }
 
 fn check(checkpoint: &Checkpoint, expected: &Expected, problems: &Problems) {

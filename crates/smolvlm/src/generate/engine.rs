@@ -71,6 +71,15 @@ pub struct CachePlan {
     pub step_tokens: Option<usize>,
 }
 
+impl CachePlan {
+    /// The same plan beside weights that the machine still counts as free: mapped ones, until they are read.
+    #[must_use]
+    pub(crate) fn beside(self, weights: u64) -> Self {
+        let left = || available_bytes().map(|bytes| bytes.saturating_sub(weights));
+        Self { bytes: self.bytes.or_else(left), ..self }
+    }
+}
+
 /// A generator over some backend: the one place of dynamic dispatch.
 pub trait Engine: Send {
     /// The model's sizes.

@@ -3,6 +3,7 @@
 //! Sizes come from the checkpoint's configuration; the text model takes a batch of ragged sequences.
 
 mod connector;
+mod pack;
 mod position_ids;
 mod text;
 mod vision;
@@ -10,6 +11,7 @@ mod weights;
 
 use smolvlm_kernels::{Backend, Format, TileBatch};
 
+pub(crate) use pack::packed_bytes;
 pub use text::TextModel;
 pub use vision::VisionTower;
 
@@ -29,21 +31,22 @@ pub struct Model<B: Backend> {
 }
 
 impl<B: Backend> Model<B> {
-    /// Packs a validated checkpoint's weights for `backend` in `format`; of [`Format::Q4`], the text layers.
+    /// Packs a validated checkpoint's weights for `backend` in `format` ([`Format::Q4`]: of the text layers only), or
+    /// takes them as they are packed.
     ///
     /// # Errors
-    /// [`Checkpoint`](crate::ErrorKind::Checkpoint) when a tensor is missing or has another shape.
+    /// [`Checkpoint`](crate::ErrorKind::Checkpoint) when a tensor is missing or has another shape,
+    /// [`Usage`](crate::ErrorKind::Usage) when the weights are packed in another format.
     pub fn load(backend: &B, checkpoint: &Checkpoint, format: Format, compat: Compat) -> Result<Self> {
+        checkpoint.accepts(format)?;
         let config = checkpoint.config().clone();
-        // Four bits are for the text layers, which decoding reads once a token; the rest is better kept in eight.
-        let others = if format == Format::Q4 { Format::Q8 } else { format };
-        let weights = WeightsAt::root(backend, checkpoint, others);
+        let weights = WeightsAt::root(backend, checkpoint, format);
         let side = config.vision.patches_per_side();
         let positions = position_ids::for_full_grid(side, format.of_attention(), compat);
         Ok(Self {
             vision: VisionTower::load(&weights.at("model.vision_model"), &config.vision, &positions)?,
             connector: Connector::load(&weights.at("model.connector"), &config)?,
-            text: TextModel::load(&weights, format, &config)?,
+            text: TextModel::load(&weights, &config)?,
             config,
             format,
         })

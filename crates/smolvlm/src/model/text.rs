@@ -1,6 +1,6 @@
 //! The Llama text model over paged keys and values.
 
-use smolvlm_kernels::{Activation, Backend, BackendError, Format, LinearArgs, Norm, RopeTable};
+use smolvlm_kernels::{Activation, Backend, BackendError, LinearArgs, Norm, RopeTable};
 
 use super::weights::WeightsAt;
 use crate::Result;
@@ -16,10 +16,9 @@ pub struct TextModel<B: Backend> {
 }
 
 impl<B: Backend> TextModel<B> {
-    /// `format` is the layers'; the table and the head have that of `weights`.
-    pub(super) fn load(weights: &WeightsAt<'_, B>, format: Format, config: &ModelConfig) -> Result<Self> {
+    pub(super) fn load(weights: &WeightsAt<'_, B>, config: &ModelConfig) -> Result<Self> {
         let (text, model) = (&config.text, weights.at("model.text_model"));
-        let layers = model.at("layers").stored_as(format);
+        let layers = model.at("layers");
         Ok(Self {
             embeddings: model.table("embed_tokens.weight", text.vocab, text.hidden)?,
             blocks: (0..text.layers).map(|i| Block::load(&layers.at(i), text)).collect::<Result<_>>()?,

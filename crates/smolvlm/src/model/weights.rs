@@ -1,7 +1,10 @@
-//! A place in a checkpoint, from which layers take their weights by the names published checkpoints use.
+//! A place in a checkpoint, from which layers take their weights by the names published checkpoints use, whether they
+//! are packed already or not.
 
+use smolvlm_kernels::packed::{Arrangement, PackedMatrix, PackedShape};
 use smolvlm_kernels::{Backend, Format, MatrixView};
 
+use crate::checkpoint::packed::plan::{stacked_name, storage_format};
 use crate::checkpoint::{Checkpoint, StoredTensor};
 use crate::{Error, Result};
 
@@ -22,11 +25,6 @@ impl<'a, B: Backend> WeightsAt<'a, B> {
     pub(super) fn at(&self, name: impl std::fmt::Display) -> Self {
         let prefix = format!("{}{name}.", self.prefix);
         Self { backend: self.backend, checkpoint: self.checkpoint, format: self.format, prefix }
-    }
-
-    /// The same place, its matrices packed in another format.
-    pub(super) fn stored_as(self, format: Format) -> Self {
-        Self { format, ..self }
     }
 
     pub(super) fn backend(&self) -> &'a B {
@@ -61,28 +59,51 @@ impl<'a, B: Backend> WeightsAt<'a, B> {
 
     /// Several matrices of one width as one, their outputs one after another.
     pub(super) fn stacked(&self, parts: &[(&str, usize)], inputs: usize) -> Result<B::Weight> {
-        self.packed(parts, inputs, |views| self.backend.pack(views, self.format))
+        match self.stored(parts, inputs, Arrangement::Stacked)? {
+            Stored::Packed(matrix) => Ok(self.backend.packed(matrix)),
+            Stored::Published(format) => self.pack(parts, inputs, |views| self.backend.pack(views, format)),
+        }
     }
 
     /// A gate and an up projection, `[outputs, inputs]` each.
     pub(super) fn gate_up(&self, gate: &str, up: &str, outputs: usize, inputs: usize) -> Result<B::Weight> {
         let parts = [(gate, outputs), (up, outputs)];
-        self.packed(&parts, inputs, |views| self.backend.pack_gate_up(views[0], views[1], self.format))
+        match self.stored(&parts, inputs, Arrangement::GateUp)? {
+            Stored::Packed(matrix) => Ok(self.backend.packed(matrix)),
+            Stored::Published(format) => {
+                self.pack(&parts, inputs, |views| self.backend.pack_gate_up(views[0], views[1], format))
+            }
+        }
     }
 
     /// A table of `rows` rows.
     pub(super) fn table(&self, name: &str, rows: usize, width: usize) -> Result<B::Table> {
-        self.packed(&[(name, rows)], width, |views| self.backend.table(views[0], self.format))
+        let parts = [(name, rows)];
+        match self.stored(&parts, width, Arrangement::Table)? {
+            Stored::Packed(matrix) => Ok(self.backend.packed_table(matrix)),
+            Stored::Published(format) => self.pack(&parts, width, |views| self.backend.table(views[0], format)),
+        }
+    }
+
+    /// How the checkpoint holds what the named matrices make.
+    fn stored(&self, parts: &[(&str, usize)], inputs: usize, arrangement: Arrangement) -> Result<Stored> {
+        let name = stacked_name(&self.full_names(parts));
+        let format = storage_format(&name, self.format);
+        if self.checkpoint.packed_as().is_none() {
+            return Ok(Stored::Published(format));
+        }
+        let rows = parts.iter().map(|(_, rows)| rows).sum();
+        let shape = PackedShape { rows, inputs, arrangement, format };
+        self.checkpoint.packed(&name, shape).map(Stored::Packed)
+    }
+
+    fn full_names(&self, parts: &[(&str, usize)]) -> Vec<String> {
+        parts.iter().map(|(name, _)| format!("{}{name}", self.prefix)).collect()
     }
 
     /// Hands views of the named matrices to `pack` and their pages back to the system afterwards.
-    fn packed<T>(
-        &self,
-        parts: &[(&str, usize)],
-        inputs: usize,
-        pack: impl FnOnce(&[MatrixView<'_>]) -> T,
-    ) -> Result<T> {
-        let names: Vec<String> = parts.iter().map(|(name, _)| format!("{}{name}", self.prefix)).collect();
+    fn pack<T>(&self, parts: &[(&str, usize)], inputs: usize, pack: impl FnOnce(&[MatrixView<'_>]) -> T) -> Result<T> {
+        let names = self.full_names(parts);
         let views: Vec<MatrixView<'_>> = names
             .iter()
             .zip(parts)
@@ -92,6 +113,14 @@ impl<'a, B: Backend> WeightsAt<'a, B> {
         names.iter().for_each(|name| self.checkpoint.release(name));
         Ok(packed)
     }
+}
+
+/// How a checkpoint holds a matrix.
+enum Stored {
+    /// Packed, in the file.
+    Packed(PackedMatrix),
+    /// As published; to be packed in this format.
+    Published(Format),
 }
 
 /// A tensor as a matrix; dimensions after the first are flattened (a convolution's kernel is one row per output).

@@ -8,7 +8,7 @@ use smolvlm_kernels::{CpuBackend, Format};
 
 use super::{MediaOptions, SmolVlm};
 use crate::checkpoint::hub::{self, DownloadProgress};
-use crate::checkpoint::{Checkpoint, ModelConfig, read_json};
+use crate::checkpoint::{Checkpoint, memory_estimate, read_json};
 use crate::compat::Compat;
 use crate::generate::{CachePlan, Generator};
 use crate::machine::{available_bytes, check_memory};
@@ -38,15 +38,11 @@ impl Dtype {
 
     /// Its name on the command line.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::F32 => "f32",
-            Self::Bf16 => "bf16",
-            Self::Q8 => "q8",
-            Self::Q4 => "q4",
-        }
+        self.format().name()
     }
 
-    fn format(self) -> Format {
+    /// The kernels' name for it.
+    pub fn format(self) -> Format {
         match self {
             Self::F32 => Format::F32,
             Self::Bf16 => Format::Bf16,
@@ -55,15 +51,21 @@ impl Dtype {
         }
     }
 
-    /// About how many bytes a model's weights take.
-    fn weight_bytes(self, config: &ModelConfig) -> u64 {
-        let all = config.parameter_count();
-        match self {
-            Self::F32 => 4 * all,
-            Self::Bf16 => 2 * all,
-            // Steps and sums of each output add a little.
-            Self::Q8 => all + all / 32,
-            Self::Q4 => all + all / 32 - config.text_layer_parameters() * 15 / 32,
+    /// That of packed weights, unless something else was asked for; of others, what was asked for, else the best.
+    fn choose(asked: Option<Self>, checkpoint: &Checkpoint) -> Result<Self> {
+        let Some(packed) = checkpoint.packed_as() else { return Ok(asked.unwrap_or_else(Self::best)) };
+        checkpoint.accepts(asked.map_or(packed, Self::format))?;
+        Ok(packed.into())
+    }
+}
+
+impl From<Format> for Dtype {
+    fn from(format: Format) -> Self {
+        match format {
+            Format::F32 => Self::F32,
+            Format::Bf16 => Self::Bf16,
+            Format::Q8 => Self::Q8,
+            Format::Q4 => Self::Q4,
         }
     }
 }
@@ -71,7 +73,7 @@ impl Dtype {
 /// How a model is loaded.
 #[derive(Debug, Clone, Default)]
 pub struct LoadOptions {
-    /// Number format; none: [`Dtype::best`].
+    /// Number format; none: that of packed weights, else [`Dtype::best`].
     pub dtype: Option<Dtype>,
     /// Compute threads; 0: one for each core.
     pub threads: usize,
@@ -121,14 +123,15 @@ impl LoadOptions {
         check_agreement(&checkpoint, &settings, &tokenizer)?;
         let preprocessor = Preprocessor::new(settings.clone(), self.compat, self.media.overrides)?;
 
-        let dtype = self.dtype.unwrap_or_else(Dtype::best);
-        let weights = dtype.weight_bytes(checkpoint.config());
+        let dtype = Dtype::choose(self.dtype, &checkpoint).map_err(|error| error.at(model))?;
+        let weights = memory_estimate(checkpoint.config(), dtype.format()).weights;
         check_memory("the weights", weights, available_bytes()).map_err(|error| error.at(model))?;
         let backend = CpuBackend::new(self.threads).map_err(|error| Error::internal(error.message))?;
         let compute = format!("CPU, {}, {} threads", backend.instruction_set().name, backend.threads());
         let network = Model::load(&backend, &checkpoint, dtype.format(), self.compat)?;
         let generation = checkpoint.generation().clone();
-        let generator = Generator::new(backend, network, generation.eos_ids.clone(), self.cache);
+        let cache = if checkpoint.packed_as().is_some() { self.cache.beside(weights) } else { self.cache };
+        let generator = Generator::new(backend, network, generation.eos_ids.clone(), cache);
         Ok(SmolVlm {
             engine: Box::new(generator),
             settings,

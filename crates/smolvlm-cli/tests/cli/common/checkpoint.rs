@@ -24,6 +24,14 @@ impl Copy {
         Self { folder }
     }
 
+    /// The reference checkpoint, packed.
+    pub(crate) fn packed(dtype: &str) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let out = folder.path().display().to_string();
+        smolvlm(["quantize", "--model", &checkpoint(), "--dtype", dtype, &out]).stdout();
+        Self { folder }
+    }
+
     pub(crate) fn path(&self) -> &Path {
         self.folder.path()
     }

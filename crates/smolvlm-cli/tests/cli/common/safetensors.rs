@@ -19,9 +19,10 @@ impl Safetensors {
         Self { header: serde_json::from_slice(header).expect("a header"), data: data.to_vec() }
     }
 
-    /// Writes the header as it stands, whatever it says.
+    /// Writes the header as it stands, whatever it says, filled up with spaces so that the data is aligned.
     pub(crate) fn write(&self, path: &Path) {
-        let header = self.header.to_string();
+        let mut header = self.header.to_string();
+        header.push_str(&" ".repeat((header.len() + 8).next_multiple_of(64) - 8 - header.len()));
         let length = (header.len() as u64).to_le_bytes();
         std::fs::write(path, [&length, header.as_bytes(), &self.data].concat()).expect("written");
     }

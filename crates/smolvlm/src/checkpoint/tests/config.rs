@@ -144,7 +144,7 @@ fn the_largest_accepted_sizes_do_not_overflow() {
     json["scale_factor"] = json!(MAX_SCALE);
     let config = ModelConfig::from_json(&json).unwrap();
     assert!(config.parameter_count() > 1 << 49);
-    let memory = crate::checkpoint::memory_estimate(&config, StoredDtype::F32);
+    let memory = crate::checkpoint::memory_estimate(&config, smolvlm_kernels::Format::F32);
     assert_eq!(memory.cache_at_full_context, 1 << 51);
     json["text_config"]["max_position_embeddings"] = json!(MAX_POSITIONS);
     let error = ModelConfig::from_json(&json).unwrap_err().to_string();
