@@ -6,7 +6,6 @@ use crate::common::{Copy, Ended, checkpoint, smolvlm};
 
 const WEIGHTS: &str = "model.safetensors";
 const QKV: &str = "model.text_model.layers.0.self_attn.q_proj+k_proj+v_proj.weight";
-const TABLE: &str = "model.text_model.embed_tokens.weight";
 const NORM: &str = "model.text_model.norm.weight";
 
 fn run(copy: &Copy) -> Ended {
