@@ -47,7 +47,7 @@ fn replies(goldens: &Goldens, dtype: Dtype, threads: usize, chunk: Option<usize>
 #[test]
 fn eight_mixed_requests_are_bit_equal_to_their_members_alone() {
     let goldens = Goldens::committed();
-    for dtype in [Dtype::F32, Dtype::Bf16] {
+    for dtype in [Dtype::F32, Dtype::Bf16, Dtype::Q8, Dtype::Q4] {
         let alone = replies(&goldens, dtype, 1, None, false);
         for (threads, chunk) in [(1, None), (2, None), (2, Some(7)), (1, Some(64)), (3, Some(1))] {
             let batch = replies(&goldens, dtype, threads, chunk, true);
