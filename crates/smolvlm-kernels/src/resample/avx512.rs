@@ -2,6 +2,9 @@
 //!
 //! Along the lines, bytes find their lanes by one permutation of 64 bytes (VBMI), so a group of outputs is summed at
 //! once with tables that all rows share. Across the lines, two rows of outputs share the unpacked inputs.
+//!
+//! No vector goes through a method of arrays here: those are compiled without the instructions, and vectors would be handed
+//! over in memory.
 
 use std::arch::x86_64::*;
 use std::ops::Range;
@@ -223,7 +226,7 @@ unsafe fn two_lines(
                 }
             }
         }
-        let [one, two] = sums.map(|sums| clipped(sums, taps.bits));
+        let (one, two) = (clipped(sums[0], taps.bits), clipped(sums[1], taps.bits));
         // SAFETY: the mask ends with the lines.
         unsafe {
             _mm512_mask_storeu_epi8(first.as_mut_ptr().add(at).cast(), mask, one);
@@ -253,6 +256,7 @@ fn paired(upper: __m512i, lower: __m512i) -> [__m512i; 4] {
 #[target_feature(enable = "avx512f,avx512bw")]
 fn clipped(sums: [__m512i; 4], bits: u32) -> __m512i {
     let bits = _mm_cvtsi32_si128(bits as i32);
-    let [a, b, c, d] = sums.map(|sum| _mm512_sra_epi32(sum, bits));
-    _mm512_packus_epi16(_mm512_packs_epi32(a, b), _mm512_packs_epi32(c, d))
+    let low = _mm512_packs_epi32(_mm512_sra_epi32(sums[0], bits), _mm512_sra_epi32(sums[1], bits));
+    let high = _mm512_packs_epi32(_mm512_sra_epi32(sums[2], bits), _mm512_sra_epi32(sums[3], bits));
+    _mm512_packus_epi16(low, high)
 }
