@@ -404,7 +404,7 @@ unsafe fn finish<I: Isa>(tile: &mut Tile, finish: &Finish<'_>) {
     for (i, row) in tile.0.iter_mut().enumerate().take(finish.rows) {
         if let Some(scales) = &finish.scales {
             for (x, (scale, total)) in row.iter_mut().zip(scales.outputs.iter().zip(scales.totals)) {
-                let sum = x.to_bits().cast_signed() - 128 * total;
+                let sum = x.to_bits().cast_signed().wrapping_sub(total.wrapping_mul(128));
                 *x = sum as f32 * (scales.rows[i] * scale);
             }
         }
