@@ -145,7 +145,11 @@ impl Backend for CpuBackend {
         for row in 0..x.rows() {
             match x.stored() {
                 Stored::F32 => values.extend_from_slice(x.row(row)),
-                _ => values.extend(x.row::<u16>(row).iter().map(|bits| f32::from_bits(u32::from(*bits) << 16))),
+                _ => {
+                    let first = values.len();
+                    values.resize(first + x.width(), 0.0);
+                    x.widen_row(row, &mut values[first..]);
+                }
             }
         }
     }
@@ -187,7 +191,7 @@ impl Backend for CpuBackend {
 
     fn patch_embed(&self, plan: &Plan, args: PatchArgs<'_, Self>) -> Tensor {
         let patches = patch::unfold(self, &plan.tiles, args.patch);
-        let epilogue = linear::Epilogue { bias: Some(args.bias), repeated: Some(args.positions), ..Default::default() };
+        let epilogue = linear::Epilogue { bias: Some(args.bias), residual: Some(args.positions), ..Default::default() };
         linear::linear(self, &patches, None, args.weight, epilogue)
     }
 
@@ -197,7 +201,6 @@ impl Backend for CpuBackend {
             activation: args.activation,
             residual: args.residual,
             for_products: args.for_products,
-            ..Default::default()
         };
         linear::linear(self, args.x, args.norm, args.weight, epilogue)
     }

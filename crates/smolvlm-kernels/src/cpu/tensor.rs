@@ -153,6 +153,15 @@ impl Tensor {
         numbers(&self.memory[row * self.stride..][..self.width * size_of::<T>()])
     }
 
+    /// Widens a row of bfloat16.
+    ///
+    /// # Panics
+    /// When those are not what is stored.
+    pub(super) fn widen_row(&self, row: usize, out: &mut [f32]) {
+        let bits = self.row::<u16>(row);
+        out.iter_mut().zip(bits).for_each(|(out, bits)| *out = f32::from_bits(u32::from(*bits) << 16));
+    }
+
     /// One row, to be written.
     ///
     /// # Panics
