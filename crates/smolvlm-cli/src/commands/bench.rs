@@ -77,7 +77,7 @@ pub(crate) fn bench(args: &BenchArgs) -> Result<()> {
         let mut value = output::setup(&model, &args.model.model);
         value["peak"] = json!({
             "flops": limits.attention,
-            "int8_ops": matches!(model.dtype(), Dtype::Q8 | Dtype::Q4).then_some(limits.matrices),
+            "int8_ops": model.dtype().format().is_quantised().then_some(limits.matrices),
             "read_bytes_per_second": limits.bandwidth,
         });
         value["figures"] = figures.iter().map(|figure| figure.json(&limits)).collect();

@@ -88,18 +88,14 @@ enum Instructions {
 impl Instructions {
     /// What this machine has, best first.
     fn available() -> Vec<Self> {
-        let mut sets = Vec::new();
-        #[cfg(target_arch = "x86_64")]
-        {
-            if avx512::is_available() {
-                sets.push(Self::Avx512);
-            }
-            if avx2::is_available() {
-                sets.push(Self::Avx2);
-            }
-        }
-        sets.push(Self::Portable);
-        sets
+        let sets = [
+            #[cfg(target_arch = "x86_64")]
+            (avx512::is_available(), Self::Avx512),
+            #[cfg(target_arch = "x86_64")]
+            (avx2::is_available(), Self::Avx2),
+            (true, Self::Portable),
+        ];
+        sets.into_iter().filter_map(|(there, set)| there.then_some(set)).collect()
     }
 }
 
@@ -184,14 +180,16 @@ impl Weight for i16 {
     }
 }
 
+#[cfg_attr(not(target_arch = "x86_64"), expect(unused_variables, reason = "only vector passes arrange weights"))]
 fn arrange(taps: &Taps<i16>, instructions: Instructions) -> Arranged {
-    // An empty span would read before its row; it has no weights to read either.
-    let any_empty = taps.spans.iter().any(|span| span.len == 0);
     Arranged(match instructions {
         #[cfg(target_arch = "x86_64")]
         Instructions::Avx512 if avx512::takes(taps) => Arrangement::Avx512(avx512::Groups::new(taps)),
         #[cfg(target_arch = "x86_64")]
-        Instructions::Avx512 | Instructions::Avx2 if !any_empty => Arrangement::Avx2(avx2::Pairs::new(taps)),
+        // An empty span would read before its row; it has no weights to read either.
+        Instructions::Avx512 | Instructions::Avx2 if taps.spans.iter().all(|span| span.len > 0) => {
+            Arrangement::Avx2(avx2::Pairs::new(taps))
+        }
         _ => Arrangement::Portable,
     })
 }
