@@ -297,11 +297,14 @@ pub(crate) struct ModelArgs {
     /// A checkpoint folder or hub id.
     #[arg(long, default_value = smolvlm::DEFAULT_MODEL, value_name = "M")]
     pub(crate) model: String,
-    /// Number format of weights and cache. Default: that of a packed checkpoint; of others, bf16 where the processor
+    /// What computes: auto (an NVIDIA GPU if there is one that can be used), cpu, cuda or cuda:N.
+    #[arg(long, default_value_t, value_name = "DEVICE")]
+    pub(crate) device: smolvlm::Device,
+    /// Number format of weights and cache. Default: that of a packed checkpoint; of others, bf16 where the device
     /// multiplies it fast, else f32.
     #[arg(long, value_name = "TYPE")]
     pub(crate) dtype: Option<DtypeArg>,
-    /// Compute threads. 0: one for each core.
+    /// Compute threads of the processor. 0: one for each core.
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub(crate) threads: usize,
     /// Most memory for keys and values, in MiB. Default: what the machine has left.

@@ -15,6 +15,7 @@ use crate::console::Console;
 pub(crate) fn load(model: &ModelArgs, media: Option<&MediaArgs>, console: &Console) -> Result<SmolVlm> {
     let options = LoadOptions {
         dtype: model.dtype.map(dtype),
+        device: model.device,
         threads: model.threads,
         compat: model.compat.map_or_else(Compat::default, compat),
         cache: CachePlan {

@@ -146,7 +146,8 @@ fn cached_attention(backend: &CpuBackend, format: Format, start: usize, rows: us
     let mut plan = backend.plan();
     let mut attend = |start: usize, rows: usize| {
         let segments = vec![Segment { rows: 0..rows, start, pages: 0..32 }];
-        backend.fill_tokens(&mut plan, &TokenBatch { segments, pages: (0..32).collect(), ..TokenBatch::default() });
+        let batch = TokenBatch { segments, pages: (0..32).collect(), ..TokenBatch::default() };
+        backend.fill_tokens(&mut plan, &mut cache, &batch);
         let qkv = backend.upload(rows, 960, &floats(rows * 960, 4));
         let started = Instant::now();
         drop(backend.cached_attention(&plan, qkv, &mut cache, 0, &rope));

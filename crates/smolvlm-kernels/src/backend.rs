@@ -49,11 +49,29 @@ pub trait Backend: Send + Sync + Sized + 'static {
     /// Copies activations to the host.
     fn download(&self, x: &Self::Tensor) -> Vec<f32> {
         let mut values = Vec::new();
-        self.download_into(x, &mut values);
+        self.download_rows(x, 0..self.rows(x), &mut values);
         values
     }
-    /// Replaces `values` by a copy of activations, in the memory that it has.
-    fn download_into(&self, x: &Self::Tensor, values: &mut Vec<f32>);
+    /// How many rows activations have.
+    fn rows(&self, x: &Self::Tensor) -> usize;
+    /// Replaces `values` by a copy of some rows of activations, in the memory that it has.
+    fn download_rows(&self, x: &Self::Tensor, rows: Range<usize>, values: &mut Vec<f32>);
+
+    /// Replaces `choices` by the place of the largest number of each row of logits, the first of equals.
+    fn largest_into(&self, x: &Self::Tensor, choices: &mut Vec<u32>);
+    /// What failed since this was last asked, outside of steps: packing, copying.
+    ///
+    /// # Errors
+    /// When something did.
+    fn failure(&self) -> Result<(), BackendError> {
+        Ok(())
+    }
+    /// How much work at once it takes to keep the machine busy.
+    fn appetite(&self) -> Appetite;
+    /// Bytes that a device has left of its own memory; none for a backend that computes in the machine's.
+    fn memory_left(&self) -> Option<u64> {
+        None
+    }
 
     /// An empty cache that can hold `shape.pages` pages; pages take memory when they are first written.
     fn cache(&self, shape: CacheShape) -> Self::Cache;
@@ -62,8 +80,8 @@ pub trait Backend: Send + Sync + Sized + 'static {
 
     /// An empty plan.
     fn plan(&self) -> Self::Plan;
-    /// Prepares a step over tokens.
-    fn fill_tokens(&self, plan: &mut Self::Plan, batch: &TokenBatch);
+    /// Prepares a step over tokens, and room in `cache` for its pages.
+    fn fill_tokens(&self, plan: &mut Self::Plan, cache: &mut Self::Cache, batch: &TokenBatch);
     /// Prepares a step over tiles.
     fn fill_tiles(&self, plan: &mut Self::Plan, batch: TileBatch<'_>);
     /// Runs `body`, which computes a step's result from the plan.
@@ -72,6 +90,18 @@ pub trait Backend: Send + Sync + Sized + 'static {
     /// When the machine fails: out of memory, a lost device.
     fn step(&self, plan: &Self::Plan, body: impl FnOnce() -> Self::Tensor + Send)
     -> Result<Self::Tensor, BackendError>;
+    /// As [`step`](Self::step), for a body that is the same work whenever the plan has the same shape: a device may record
+    /// it once and replay it, without calling `body` again.
+    ///
+    /// # Errors
+    /// As for [`step`](Self::step).
+    fn repeated_step(
+        &self,
+        plan: &Self::Plan,
+        body: impl FnOnce() -> Self::Tensor + Send,
+    ) -> Result<Self::Tensor, BackendError> {
+        self.step(plan, body)
+    }
 
     /// Rows of `table` for the plan's ids: `[T, width]`.
     fn embed(&self, plan: &Self::Plan, table: &Self::Table) -> Self::Tensor;
@@ -101,6 +131,15 @@ pub trait Backend: Send + Sync + Sized + 'static {
     fn pixel_shuffle(&self, x: &Self::Tensor, side: usize, scale: usize) -> Self::Tensor;
     /// The plan's output rows of `x`: logits are computed only where they are wanted.
     fn gather_outputs(&self, plan: &Self::Plan, x: &Self::Tensor) -> Self::Tensor;
+}
+
+/// How much work at once keeps a machine busy; more only takes memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Appetite {
+    /// Tiles that go through the vision tower together.
+    pub tiles: usize,
+    /// Most tokens of a step.
+    pub tokens: usize,
 }
 
 /// A machine failure during a step.
@@ -167,6 +206,8 @@ pub struct LinearArgs<'a, B: Backend> {
     /// Whether the result enters products (of linear layers, of attention) and nothing else: it may then be stored as
     /// those round it.
     pub for_products: bool,
+    /// Whether the result is what is reported (logits), and is therefore kept as exactly as it was summed.
+    pub reported: bool,
 }
 
 impl<'a, B: Backend> LinearArgs<'a, B> {
@@ -180,6 +221,7 @@ impl<'a, B: Backend> LinearArgs<'a, B> {
             activation: Activation::Identity,
             residual: None,
             for_products: false,
+            reported: false,
         }
     }
 }

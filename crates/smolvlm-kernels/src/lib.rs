@@ -1,4 +1,4 @@
-//! Numbers on views: the [`Backend`] seam, a scalar [reference](mod@reference) of every operation, and the [`cpu`] backend.
+//! Numbers on views: the [`Backend`] seam, a scalar [reference](mod@reference) of every operation, and the [`cpu`] and [`cuda`] backends.
 //!
 //! An operation is what one fused kernel does well, not a primitive of algebra. A model is written once over the
 //! trait; backends are interchangeable and are held to the reference by `tests/conformance.rs`.
@@ -7,7 +7,9 @@
 
 mod aligned;
 pub mod backend;
+mod choose;
 pub mod cpu;
+pub mod cuda;
 pub mod jpeg;
 pub mod mapped;
 pub mod packed;
@@ -17,9 +19,11 @@ pub mod resample;
 pub mod view;
 
 pub use backend::{
-    Activation, Backend, BackendError, CacheShape, FeatureRow, LinearArgs, Norm, PAGE_TOKENS, PatchArgs, RopeTable,
-    Segment, TileBatch, TokenBatch,
+    Activation, Appetite, Backend, BackendError, CacheShape, FeatureRow, LinearArgs, Norm, PAGE_TOKENS, PatchArgs,
+    RopeTable, Segment, TileBatch, TokenBatch,
 };
+pub use choose::largest;
 pub use cpu::CpuBackend;
+pub use cuda::CudaBackend;
 pub use reference::ReferenceBackend;
 pub use view::{Elements, Format, MatrixView};

@@ -1,11 +1,14 @@
 //! The scalar truth for every operation: plain loops, sums in f64, nothing shared with the fast backends.
 
+use std::ops::Range;
+
 use half::bf16;
 
 use crate::backend::{
-    Activation, Backend, BackendError, CacheShape, LinearArgs, Norm, PAGE_TOKENS, PatchArgs, RopeTable, TileBatch,
-    TokenBatch,
+    Activation, Appetite, Backend, BackendError, CacheShape, LinearArgs, Norm, PAGE_TOKENS, PatchArgs, RopeTable,
+    TileBatch, TokenBatch,
 };
+use crate::choose::largest;
 use crate::packed::{PackedMatrix, unpack};
 use crate::quantise::{GROUP, Q4Group, q4, q8};
 use crate::view::{Format, MatrixView};
@@ -225,8 +228,22 @@ impl Backend for ReferenceBackend {
         Matrix { rows, cols: width, data: values.to_vec() }
     }
 
-    fn download_into(&self, x: &Matrix, values: &mut Vec<f32>) {
-        values.clone_from(&x.data);
+    fn appetite(&self) -> Appetite {
+        Appetite { tiles: 1, tokens: 1 }
+    }
+
+    fn rows(&self, x: &Matrix) -> usize {
+        x.rows
+    }
+
+    fn download_rows(&self, x: &Matrix, rows: Range<usize>, values: &mut Vec<f32>) {
+        values.clear();
+        values.extend_from_slice(&x.data[rows.start * x.cols..rows.end * x.cols]);
+    }
+
+    fn largest_into(&self, x: &Matrix, choices: &mut Vec<u32>) {
+        choices.clear();
+        choices.extend(x.data.chunks(x.cols.max(1)).map(largest));
     }
 
     fn cache(&self, shape: CacheShape) -> Cache {
@@ -247,7 +264,7 @@ impl Backend for ReferenceBackend {
         Plan::default()
     }
 
-    fn fill_tokens(&self, plan: &mut Plan, batch: &TokenBatch) {
+    fn fill_tokens(&self, plan: &mut Plan, _cache: &mut Cache, batch: &TokenBatch) {
         plan.tokens = batch.clone();
     }
 

@@ -4,18 +4,24 @@
 
 #![allow(clippy::print_stdout, reason = "a test says what it did not check")]
 
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use smolvlm_kernels::cpu::InstructionSet;
 use smolvlm_kernels::{
-    Activation, Backend, CacheShape, CpuBackend, Elements, FeatureRow, Format, LinearArgs, MatrixView, Norm,
-    PAGE_TOKENS, PatchArgs, ReferenceBackend, RopeTable, Segment, TileBatch, TokenBatch,
+    Activation, Backend, CacheShape, CpuBackend, CudaBackend, Elements, FeatureRow, Format, LinearArgs, MatrixView,
+    Norm, PAGE_TOKENS, PatchArgs, ReferenceBackend, RopeTable, Segment, TileBatch, TokenBatch,
 };
 
 /// Sums of up to 3,000 products of numbers around one, in f32, in any order.
 const F32_TOLERANCE: f32 = 2e-5;
 /// The products are the same as the reference's; hardware may flush denormals and rounds pairs.
 const BF16_TOLERANCE: f32 = 1e-4;
+/// Two roundings to eight bits.
+const GPU_BF16_TOLERANCE: f32 = 1.2e-2;
+/// Set it to run every case on the first GPU too.
+const ASK_FOR_GPU: &str = "SMOLVLM_TEST_CUDA";
 
 const FORMATS: [Format; 4] = [Format::F32, Format::Bf16, Format::Q8, Format::Q4];
 
@@ -77,18 +83,39 @@ fn tolerance(format: Format) -> f32 {
     }
 }
 
-/// Runs `case` on the reference and on every CPU backend and compares.
+/// The GPU, where one is asked for. One test at a time uses it.
+fn gpu() -> Option<MutexGuard<'static, CudaBackend>> {
+    static GPU: OnceLock<Option<Mutex<CudaBackend>>> = OnceLock::new();
+    let asked = || std::env::var_os(ASK_FOR_GPU).is_some();
+    let backend = GPU.get_or_init(|| asked().then(|| Mutex::new(CudaBackend::new(0, None).expect("a GPU"))));
+    backend.as_ref().map(|backend| backend.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// Runs `case` on the reference, on every CPU backend and on the GPU, if there is one, and compares.
 fn conforms(what: &str, tolerance: f32, case: impl Case) {
     let expected = case.run(&ReferenceBackend);
     for backend in backends() {
         let what = format!("{what} on {}", backend.instruction_set().name);
         assert_close(&what, &case.run(&backend), &expected, tolerance);
     }
+    let on_gpu = match case.format() {
+        Format::F32 => tolerance,
+        // Results and what lies between operations are stored in bfloat16.
+        Format::Bf16 => tolerance.max(GPU_BF16_TOLERANCE),
+        Format::Q8 | Format::Q4 => return,
+    };
+    if let Some(backend) = gpu() {
+        let found = case.run(&*backend);
+        backend.failure().expect("the GPU works");
+        assert_close(&format!("{what} on {}", backend.info().name), &found, &expected, on_gpu);
+    }
 }
 
 /// One operation with its inputs, for any backend.
 trait Case {
     fn run<B: Backend>(&self, backend: &B) -> Vec<f32>;
+    /// How its weights, or what stands for them, are stored.
+    fn format(&self) -> Format;
 }
 
 struct Linear {
@@ -123,6 +150,10 @@ impl Case for Linear {
             ..LinearArgs::new(&x, &weight)
         });
         backend.download(&out)
+    }
+
+    fn format(&self) -> Format {
+        self.format
     }
 }
 
@@ -202,6 +233,10 @@ impl Case for TileAttention {
         let qkv = backend.linear(LinearArgs { for_products: true, ..LinearArgs::new(&qkv, &one) });
         backend.download(&backend.tile_attention(&qkv, self.tile_rows, self.heads))
     }
+
+    fn format(&self) -> Format {
+        self.format
+    }
 }
 
 #[test]
@@ -239,15 +274,26 @@ impl Case for CachedAttention {
         let mut out = Vec::new();
         for (batch, qkv) in &self.steps {
             let rows = batch.segments.last().expect("a segment").rows.end;
-            backend.fill_tokens(&mut plan, batch);
+            backend.fill_tokens(&mut plan, &mut cache, batch);
             for layer in 0..self.shape.layers {
-                let qkv = backend.upload(rows, (self.heads + 2 * kv_heads) * head_dim, qkv);
+                let qkv = as_stored(backend, rows, (self.heads + 2 * kv_heads) * head_dim, qkv, self.shape.format);
                 let attended = backend.cached_attention(&plan, qkv, &mut cache, layer, &rope);
                 out.extend(backend.download(&attended));
             }
         }
         out
     }
+
+    fn format(&self) -> Format {
+        self.shape.format
+    }
+}
+
+/// `numbers` as a linear layer of a format leaves them: a product by one.
+fn as_stored<B: Backend>(backend: &B, rows: usize, width: usize, numbers: &[f32], format: Format) -> B::Tensor {
+    let one: Vec<u8> = (0..width * width).flat_map(|i| f32::from(i % (width + 1) == 0).to_le_bytes()).collect();
+    let one = backend.pack(&[MatrixView::new(width, width, Elements::F32(&one))], format);
+    backend.linear(LinearArgs::new(&backend.upload(rows, width, numbers), &one))
 }
 
 #[test]
@@ -256,8 +302,13 @@ fn attention_over_pages_equals_the_reference_for_ragged_chunks() {
     for (heads, kv_heads, head_dim) in [(4, 2, 16), (9, 3, 64), (2, 2, 72)] {
         for format in [Format::F32, Format::Bf16] {
             let shape = CacheShape { layers: 2, kv_heads, head_dim, pages: 8, format };
-            let plan: [Vec<(usize, usize)>; 4] =
-                [vec![(0, 70), (0, 3)], vec![(70, 5), (3, 1)], vec![(75, 60)], vec![(135, 1), (4, 130)]];
+            let plan: [Vec<(usize, usize)>; 5] = [
+                vec![(0, 70), (0, 3)],
+                vec![(70, 5), (3, 1)],
+                vec![(75, 60)],
+                vec![(135, 1), (4, 130)],
+                vec![(136, 1), (134, 1)],
+            ];
             let steps = plan
                 .iter()
                 .map(|step| {
@@ -315,6 +366,10 @@ impl Case for PatchEmbed {
         );
         backend.download(&out)
     }
+
+    fn format(&self) -> Format {
+        Format::F32
+    }
 }
 
 #[test]
@@ -351,8 +406,10 @@ impl Case for MovesRows {
     fn run<B: Backend>(&self, backend: &B) -> Vec<f32> {
         let width = self.table.cols;
         let mut plan = backend.plan();
+        let shape = CacheShape { layers: 1, kv_heads: 1, head_dim: 2, pages: 1, format: Format::Bf16 };
         backend.fill_tokens(
             &mut plan,
+            &mut backend.cache(shape),
             &TokenBatch {
                 ids: vec![3, 0, 7, 7, 1, 2],
                 features: vec![FeatureRow { row: 1, source: 1, index: 2 }, FeatureRow { row: 4, source: 0, index: 0 }],
@@ -370,6 +427,10 @@ impl Case for MovesRows {
         let grid = backend.upload(36, 1, &self.features[..36]);
         let shuffled = backend.download(&backend.pixel_shuffle(&grid, 6, 3));
         [backend.download(&x), gathered, shuffled].concat()
+    }
+
+    fn format(&self) -> Format {
+        Format::Bf16
     }
 }
 

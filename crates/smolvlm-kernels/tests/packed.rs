@@ -77,7 +77,9 @@ fn a_mapped_matrix_gives_the_bits_of_the_packed_one_on_every_backend() {
 
 fn rows_of<B: Backend>(backend: &B, table: &B::Table) -> Vec<u32> {
     let mut plan = backend.plan();
-    backend.fill_tokens(&mut plan, &TokenBatch { ids: vec![4, 0, 6, 4], ..TokenBatch::default() });
+    let shape = CacheShape { layers: 1, kv_heads: 1, head_dim: 2, pages: 1, format: Format::F32 };
+    let batch = TokenBatch { ids: vec![4, 0, 6, 4], ..TokenBatch::default() };
+    backend.fill_tokens(&mut plan, &mut backend.cache(shape), &batch);
     backend.download(&backend.embed(&plan, table)).iter().map(|value| value.to_bits()).collect()
 }
 

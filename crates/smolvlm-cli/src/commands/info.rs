@@ -1,7 +1,7 @@
 //! `smolvlm info`: what a model is and what it needs.
 
 use smolvlm::checkpoint::{Checkpoint, MemoryEstimate, ModelConfig, StoredDtype, hub, memory_estimate};
-use smolvlm::{Dtype, Result};
+use smolvlm::{Dtype, GpuLibrary, Result};
 
 use crate::args::InfoArgs;
 use crate::card;
@@ -65,11 +65,41 @@ fn as_text(checkpoint: &Checkpoint, config: &ModelConfig) -> String {
             bytes(memory.cache_at_full_context)
         ));
     }
+    lines.extend(gpu_lines());
     lines.push(format!("licence       {}", card::LICENCE));
     lines.push(format!("meant for     {}", card::INTENDED_USE));
     lines.push(format!("not for       {}", card::MISUSE));
     lines.push(format!("cite          {}", card::CITATION));
     lines.join("\n") + "\n"
+}
+
+/// The GPUs of this machine, and what is missing to compute on them.
+fn gpu_lines() -> Vec<String> {
+    let (gpus, libraries) = match smolvlm::gpus() {
+        Ok(found) => found,
+        Err(error) => return vec![format!("GPU           {error}")],
+    };
+    let missing = libraries.iter().filter(|library| !library.present);
+    let missing = missing.map(|GpuLibrary { name, purpose, package, .. }| {
+        format!("              {name} is missing ({purpose}): it comes with {package}")
+    });
+    let found = gpus.iter().map(|gpu| format!("GPU           cuda:{}: {gpu}", gpu.index));
+    if gpus.is_empty() { vec!["GPU           none".to_owned()] } else { found.chain(missing).collect() }
+}
+
+fn gpus_as_json() -> serde_json::Value {
+    let Ok((gpus, libraries)) = smolvlm::gpus() else { return serde_json::Value::Null };
+    let gpus: Vec<serde_json::Value> = gpus
+        .iter()
+        .map(|gpu| {
+            serde_json::json!({
+                "device": format!("cuda:{}", gpu.index), "name": gpu.name, "memory_bytes": gpu.memory,
+                "compute_capability": format!("{}.{}", gpu.capability.0, gpu.capability.1),
+            })
+        })
+        .collect();
+    let missing: Vec<&str> = libraries.iter().filter(|library| !library.present).map(|library| library.name).collect();
+    serde_json::json!({ "devices": gpus, "missing_libraries": missing })
 }
 
 fn stored_as(checkpoint: &Checkpoint) -> String {
@@ -107,6 +137,7 @@ fn as_json(args: &InfoArgs, checkpoint: &Checkpoint, config: &ModelConfig) -> se
         "folder": checkpoint.dir(),
         "parameters": config.parameter_count(),
         "stored_dtype": stored(config),
+        "gpu": gpus_as_json(),
         "packed_dtype": checkpoint.packed_as().map(|format| format.name()),
         "weight_file_bytes": checkpoint.weight_bytes(),
         "vision": {

@@ -16,6 +16,7 @@ mod tensor;
 mod threads;
 mod weight;
 
+use std::ops::Range;
 use std::sync::Arc;
 
 pub use cache::Cache;
@@ -25,8 +26,9 @@ pub use tensor::Tensor;
 pub use weight::{Table, Weight};
 
 use crate::backend::{
-    Backend, BackendError, CacheShape, LinearArgs, Norm, PatchArgs, RopeTable, TileBatch, TokenBatch,
+    Appetite, Backend, BackendError, CacheShape, LinearArgs, Norm, PatchArgs, RopeTable, TileBatch, TokenBatch,
 };
+use crate::choose::largest;
 use crate::packed::PackedMatrix;
 use crate::view::{Format, MatrixView};
 use tensor::{Pool, Stored};
@@ -139,10 +141,18 @@ impl Backend for CpuBackend {
         tensor
     }
 
-    fn download_into(&self, x: &Tensor, values: &mut Vec<f32>) {
+    fn appetite(&self) -> Appetite {
+        Appetite { tiles: 2, tokens: 512 }
+    }
+
+    fn rows(&self, x: &Tensor) -> usize {
+        x.rows()
+    }
+
+    fn download_rows(&self, x: &Tensor, rows: Range<usize>, values: &mut Vec<f32>) {
         values.clear();
-        values.reserve(x.rows() * x.width());
-        for row in 0..x.rows() {
+        values.reserve(rows.len() * x.width());
+        for row in rows {
             match x.stored() {
                 Stored::F32 => values.extend_from_slice(x.row(row)),
                 _ => {
@@ -152,6 +162,11 @@ impl Backend for CpuBackend {
                 }
             }
         }
+    }
+
+    fn largest_into(&self, x: &Tensor, choices: &mut Vec<u32>) {
+        choices.clear();
+        choices.extend((0..x.rows()).map(|row| largest(x.row(row))));
     }
 
     fn cache(&self, shape: CacheShape) -> Cache {
@@ -166,7 +181,7 @@ impl Backend for CpuBackend {
         Plan::default()
     }
 
-    fn fill_tokens(&self, plan: &mut Plan, batch: &TokenBatch) {
+    fn fill_tokens(&self, plan: &mut Plan, _cache: &mut Cache, batch: &TokenBatch) {
         plan.tokens.copy_from(batch);
     }
 

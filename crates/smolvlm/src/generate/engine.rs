@@ -13,8 +13,6 @@ use crate::machine::available_bytes;
 use crate::model::Model;
 use crate::{Error, Result};
 
-/// Tokens of one step, at most: enough to keep every core busy, few enough to bound memory.
-const DEFAULT_STEP_TOKENS: usize = 512;
 /// Context lengths' worth of cache where the system does not tell how much memory is left.
 const FALLBACK_CONTEXTS: usize = 16;
 
@@ -84,6 +82,8 @@ impl CachePlan {
 pub trait Engine: Send {
     /// The model's sizes.
     fn config(&self) -> &ModelConfig;
+    /// Tiles that are encoded together: enough to keep the machine busy, few enough to bound memory.
+    fn tiles_at_a_time(&self) -> usize;
     /// Image features of tiles (`[S, S, 3]` each), `[tiles × tokens per tile, hidden]`. `pixel_values` says what each
     /// value of each channel means.
     ///
@@ -132,7 +132,18 @@ struct StepWork {
     batch: TokenBatch,
     /// One for each running sequence.
     shares: Vec<Share>,
-    logits: Vec<f32>,
+    numbers: Vec<f32>,
+    largest: Vec<u32>,
+}
+
+/// What a step computed for a sequence.
+pub(super) enum Chosen<'a> {
+    /// No logits.
+    Nothing,
+    /// Where the largest of its last logits is.
+    Largest(u32),
+    /// Its logits, `[rows, vocab]`.
+    Logits(&'a [f32]),
 }
 
 /// A sequence's part of a step.
@@ -149,7 +160,11 @@ impl<B: Backend> Generator<B> {
         let bytes = if format == Format::F32 { 4 } else { 2 };
         let page_bytes = (2 * text.layers * text.kv_heads * text.head_dim * bytes * PAGE_TOKENS) as u64;
         let fallback = (FALLBACK_CONTEXTS * pages_for(text.max_positions)) as u64;
-        let budget = cache.bytes.or_else(available_bytes).map_or(fallback, |bytes| bytes / page_bytes);
+        let budget = cache
+            .bytes
+            .or_else(|| backend.memory_left())
+            .or_else(available_bytes)
+            .map_or(fallback, |bytes| bytes / page_bytes);
         let shape = CacheShape {
             layers: text.layers,
             kv_heads: text.kv_heads,
@@ -157,6 +172,7 @@ impl<B: Backend> Generator<B> {
             pages: usize::try_from(budget).unwrap_or(usize::MAX).min(1 << 20),
             format,
         };
+        let appetite = backend.appetite();
         Self {
             plan: backend.plan(),
             cache: backend.cache(shape),
@@ -167,7 +183,7 @@ impl<B: Backend> Generator<B> {
             waiting: VecDeque::new(),
             running: Vec::new(),
             next_id: 0,
-            step_tokens: cache.step_tokens.unwrap_or(DEFAULT_STEP_TOKENS).max(1),
+            step_tokens: cache.step_tokens.unwrap_or(appetite.tokens).max(1),
             work: StepWork::default(),
         }
     }
@@ -222,23 +238,32 @@ impl<B: Backend> Generator<B> {
         }
     }
 
-    /// What a sequence makes of its logits.
-    fn settle(sequence: &mut Sequence<B>, share: usize, logits: &[f32], vocab: usize) -> StepOutput {
-        let (in_prompt, complete) = (sequence.in_prompt(), share == sequence.pending());
-        sequence.advance(share);
-        let prompt_logits = match sequence.logits {
-            Logits::All if in_prompt => logits.to_vec(),
-            Logits::Last if in_prompt && complete => logits.to_vec(),
-            _ => Vec::new(),
-        };
-        let mut output = StepOutput { sequence: sequence.id, prompt_logits, token: None, logprob: None, finish: None };
-        if complete && share > 0 {
-            let (id, logprob) = sequence.sampler.choose(&logits[logits.len() - vocab..]);
-            output.token = Some(id);
-            output.logprob = logprob;
-            output.finish = sequence.push(id);
+    /// What the running sequences make of their logits.
+    fn settle(&mut self, logits: &B::Tensor, outputs: &mut Vec<StepOutput>) {
+        let (backend, StepWork { shares, numbers, largest, .. }) = (&self.backend, &mut self.work);
+        let sequences = self.running.iter_mut().zip(shares.iter());
+        if sequences.into_iter().any(|(sequence, share)| share.logit_rows > 0 && sequence.needs_no_logits()) {
+            backend.largest_into(logits, largest);
         }
-        output
+        let mut first = 0;
+        for (sequence, share) in self.running.iter_mut().zip(shares.iter()) {
+            let rows = first..first + share.logit_rows;
+            first = rows.end;
+            let chosen = if rows.is_empty() {
+                Chosen::Nothing
+            } else if sequence.needs_no_logits() {
+                Chosen::Largest(largest[rows.end - 1])
+            } else {
+                backend.download_rows(logits, rows, numbers);
+                Chosen::Logits(numbers)
+            };
+            outputs.push(sequence.settle(share.tokens, &chosen, self.model.config().text.vocab));
+        }
+    }
+
+    /// What failed outside of a step.
+    fn check_machine(&self) -> Result<()> {
+        self.backend.failure().map_err(|error| Error::internal(error.message))
     }
 
     fn release(&mut self, sequence: Sequence<B>) {
@@ -252,16 +277,24 @@ impl<B: Backend> Engine for Generator<B> {
         self.model.config()
     }
 
+    fn tiles_at_a_time(&self) -> usize {
+        self.backend.appetite().tiles
+    }
+
     fn encode(&mut self, tiles: &[&[u8]], pixel_values: &[[f32; 256]; 3]) -> Result<Vec<f32>> {
         let batch = TileBatch { size: self.model.config().vision.image_size, tiles, pixel_values };
         let features = self.model.image_features(&self.backend, &mut self.plan, batch)?;
-        Ok(self.backend.download(&features))
+        let numbers = self.backend.download(&features);
+        self.check_machine()?;
+        Ok(numbers)
     }
 
     fn vision_hidden(&mut self, tiles: &[&[u8]], pixel_values: &[[f32; 256]; 3]) -> Result<Vec<f32>> {
         let batch = TileBatch { size: self.model.config().vision.image_size, tiles, pixel_values };
         let hidden = self.model.vision_hidden(&self.backend, &mut self.plan, batch)?;
-        Ok(self.backend.download(&hidden))
+        let numbers = self.backend.download(&hidden);
+        self.check_machine()?;
+        Ok(numbers)
     }
 
     fn submit(&mut self, request: Request) -> Result<SequenceId> {
@@ -288,21 +321,16 @@ impl<B: Backend> Engine for Generator<B> {
             return Ok(());
         }
         self.fill_work();
-        self.backend.fill_tokens(&mut self.plan, &self.work.batch);
+        self.backend.fill_tokens(&mut self.plan, &mut self.cache, &self.work.batch);
         let features: Vec<&B::Tensor> = self.running.iter().filter_map(Sequence::features).collect();
         let text = self.model.text();
         let logits = text
             .forward(&self.backend, &self.plan, &mut self.cache, &features)
             .map_err(|error| Error::internal(error.message))?;
         drop(features);
-        self.backend.download_into(&logits, &mut self.work.logits);
-        let vocab = self.model.config().text.vocab;
-        let mut rest = self.work.logits.as_slice();
-        for (sequence, share) in self.running.iter_mut().zip(&self.work.shares) {
-            let (own, others) = rest.split_at(share.logit_rows * vocab);
-            rest = others;
-            outputs.push(Self::settle(sequence, share.tokens, own, vocab));
-        }
+        self.settle(&logits, outputs);
+        drop(logits);
+        self.check_machine()?;
         for output in outputs.iter().filter(|output| output.finish.is_some()) {
             self.cancel(output.sequence);
         }

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use smolvlm_kernels::largest;
 
 use super::options::{GenerateOptions, Sampling};
 
@@ -47,17 +48,22 @@ impl Sampler {
         }
     }
 
+    /// Whether it always takes the largest logit and reports nothing else: then where that is suffices.
+    pub(super) fn takes_the_largest(&self) -> bool {
+        self.penalty == 1.0 && self.sampling.is_none() && self.logprobs.is_none()
+    }
+
     /// Chooses a token and, if asked for, its log-probability.
     pub(super) fn choose(&mut self, logits: &[f32]) -> (u32, Option<TokenLogprob>) {
         let id = if self.penalty == 1.0 && self.sampling.is_none() {
-            argmax(logits)
+            largest(logits)
         } else {
             let mut scores = logits.to_vec();
             if self.penalty != 1.0 {
                 penalize(&mut scores, &self.seen, self.penalty);
             }
             let id = match &self.sampling {
-                None => argmax(&scores),
+                None => largest(&scores),
                 Some(sampling) => draw(&candidates(scores, sampling), self.rng.random()),
             };
             if self.penalty != 1.0 {
@@ -67,20 +73,6 @@ impl Sampler {
         };
         (id, self.logprobs.map(|count| logprob_of(logits, id, count)))
     }
-}
-
-/// The lowest index of the largest number.
-fn argmax(scores: &[f32]) -> u32 {
-    // Lane by lane, which the compiler turns into vectors.
-    const LANES: usize = 16;
-    let larger = |a: f32, b: f32| if b > a { b } else { a };
-    let (chunks, rest) = scores.as_chunks::<LANES>();
-    let mut lanes = [f32::NEG_INFINITY; LANES];
-    for chunk in chunks {
-        lanes.iter_mut().zip(chunk).for_each(|(lane, score)| *lane = larger(*lane, *score));
-    }
-    let best = lanes.iter().chain(rest).copied().fold(f32::NEG_INFINITY, larger);
-    scores.iter().position(|score| *score == best).unwrap_or_default() as u32
 }
 
 /// `RepetitionPenaltyLogitsProcessor`: once per id, whatever its count.

@@ -2,10 +2,11 @@
 
 use smolvlm_kernels::{Backend, FeatureRow, Segment, TokenBatch};
 
+use super::engine::Chosen;
 use super::options::{FinishReason, GenerateOptions};
 use super::pages::pages_for;
 use super::sampling::Sampler;
-use super::{Logits, Request, SequenceId};
+use super::{Logits, Request, SequenceId, StepOutput};
 
 /// A sequence with its pages: the prompt is computed in chunks, then one token a step.
 pub(super) struct Sequence<B: Backend> {
@@ -96,8 +97,36 @@ impl<B: Backend> Sequence<B> {
         (first..last).map(|i| FeatureRow { row: place(i), source, index: i as u32 }).collect()
     }
 
+    /// Whether it is enough to know where the largest of a step's last logits is.
+    pub(super) fn needs_no_logits(&self) -> bool {
+        self.sampler.takes_the_largest() && (self.logits == Logits::None || !self.in_prompt())
+    }
+
+    /// What it makes of a step that computed `count` of its tokens.
+    pub(super) fn settle(&mut self, count: usize, chosen: &Chosen<'_>, vocab: usize) -> StepOutput {
+        let (in_prompt, complete) = (self.in_prompt(), count == self.pending());
+        self.advance(count);
+        let prompt_logits = match (chosen, self.logits) {
+            (Chosen::Logits(logits), Logits::All) if in_prompt => logits.to_vec(),
+            (Chosen::Logits(logits), Logits::Last) if in_prompt && complete => logits.to_vec(),
+            _ => Vec::new(),
+        };
+        let mut output = StepOutput { sequence: self.id, prompt_logits, token: None, logprob: None, finish: None };
+        if complete && count > 0 {
+            let (id, logprob) = match chosen {
+                Chosen::Logits(logits) => self.sampler.choose(&logits[logits.len() - vocab..]),
+                Chosen::Largest(id) => (*id, None),
+                Chosen::Nothing => return output,
+            };
+            output.token = Some(id);
+            output.logprob = logprob;
+            output.finish = self.push(id);
+        }
+        output
+    }
+
     /// `count` more tokens are in the cache.
-    pub(super) fn advance(&mut self, count: usize) {
+    fn advance(&mut self, count: usize) {
         self.cached += count;
         if !self.in_prompt() {
             self.features = None;
@@ -105,7 +134,7 @@ impl<B: Backend> Sequence<B> {
     }
 
     /// Adds a chosen token and says whether the sequence ends with it.
-    pub(super) fn push(&mut self, id: u32) -> Option<FinishReason> {
+    fn push(&mut self, id: u32) -> Option<FinishReason> {
         self.ids.push(id);
         let generated = self.ids.len() - self.prompt;
         if self.end_ids.contains(&id) {

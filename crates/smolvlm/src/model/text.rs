@@ -41,7 +41,7 @@ impl<B: Backend> TextModel<B> {
         cache: &mut B::Cache,
         features: &[&B::Tensor],
     ) -> Result<B::Tensor, BackendError> {
-        backend.step(plan, || {
+        backend.repeated_step(plan, || {
             let mut x = backend.embed(plan, &self.embeddings);
             if !features.is_empty() {
                 x = backend.scatter_features(plan, x, features);
@@ -50,7 +50,8 @@ impl<B: Backend> TextModel<B> {
                 x = block.forward(backend, plan, cache, layer, &self.rope, x);
             }
             let x = backend.gather_outputs(plan, &x);
-            backend.linear(LinearArgs { norm: Some(self.norm.norm()), ..LinearArgs::new(&x, &self.head) })
+            let norm = Some(self.norm.norm());
+            backend.linear(LinearArgs { norm, reported: true, ..LinearArgs::new(&x, &self.head) })
         })
     }
 }

@@ -9,9 +9,6 @@ use crate::generate::Engine;
 use crate::preprocess::normalise::PixelTable;
 use crate::preprocess::{Preprocessor, Tile};
 
-/// Tiles that go through the vision tower together: enough rows to keep every core busy, few enough to bound memory.
-const TILES_AT_A_TIME: usize = 2;
-
 /// Where the time of encoding went.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct EncodeTimes {
@@ -91,7 +88,7 @@ impl TileSink for Encoder<'_> {
             self.pixel_values = Some(*pixel_values);
         }
         self.waiting.push(tile);
-        if self.waiting.len() == TILES_AT_A_TIME { self.flush() } else { Ok(()) }
+        if self.waiting.len() == self.engine.tiles_at_a_time() { self.flush() } else { Ok(()) }
     }
 }
 

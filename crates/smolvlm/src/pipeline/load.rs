@@ -4,13 +4,14 @@ use std::path::Path;
 
 use smolvlm_kernels::cpu::InstructionSet;
 pub use smolvlm_kernels::cpu::Peak;
-use smolvlm_kernels::{CpuBackend, Format};
+use smolvlm_kernels::{Backend, CpuBackend, Format};
 
+use super::device::{Device, Machine};
 use super::{MediaOptions, SmolVlm};
 use crate::checkpoint::hub::{self, DownloadProgress};
 use crate::checkpoint::{Checkpoint, memory_estimate, read_json};
 use crate::compat::Compat;
-use crate::generate::{CachePlan, Generator};
+use crate::generate::{CachePlan, Engine, Generator};
 use crate::machine::{available_bytes, check_memory};
 use crate::model::Model;
 use crate::preprocess::{Preprocessor, Settings};
@@ -31,7 +32,7 @@ pub enum Dtype {
 }
 
 impl Dtype {
-    /// bf16 where this machine multiplies it in hardware, else f32.
+    /// bf16 where this machine's processor multiplies it in hardware, else f32.
     pub fn best() -> Self {
         if InstructionSet::best().fast_bf16 { Self::Bf16 } else { Self::F32 }
     }
@@ -52,8 +53,12 @@ impl Dtype {
     }
 
     /// That of packed weights, unless something else was asked for; of others, what was asked for, else the best.
-    fn choose(asked: Option<Self>, checkpoint: &Checkpoint) -> Result<Self> {
-        let Some(packed) = checkpoint.packed_as() else { return Ok(asked.unwrap_or_else(Self::best)) };
+    fn choose(asked: Option<Self>, checkpoint: &Checkpoint, machine: &Machine) -> Result<Self> {
+        let best = match machine {
+            Machine::Cpu { .. } => Self::best(),
+            Machine::Cuda(_) => Self::Bf16,
+        };
+        let Some(packed) = checkpoint.packed_as() else { return Ok(asked.unwrap_or(best)) };
         checkpoint.accepts(asked.map_or(packed, Self::format))?;
         Ok(packed.into())
     }
@@ -75,7 +80,9 @@ impl From<Format> for Dtype {
 pub struct LoadOptions {
     /// Number format; none: that of packed weights, else [`Dtype::best`].
     pub dtype: Option<Dtype>,
-    /// Compute threads; 0: one for each core.
+    /// What computes.
+    pub device: Device,
+    /// Compute threads of the processor; 0: one for each core.
     pub threads: usize,
     /// Which release of the reference to agree with.
     pub compat: Compat,
@@ -123,17 +130,12 @@ impl LoadOptions {
         check_agreement(&checkpoint, &settings, &tokenizer)?;
         let preprocessor = Preprocessor::new(settings.clone(), self.compat, self.media.overrides)?;
 
-        let dtype = Dtype::choose(self.dtype, &checkpoint).map_err(|error| error.at(model))?;
-        let weights = memory_estimate(checkpoint.config(), dtype.format()).weights;
-        check_memory("the weights", weights, available_bytes()).map_err(|error| error.at(model))?;
-        let backend = CpuBackend::new(self.threads).map_err(|error| Error::internal(error.message))?;
-        let compute = format!("CPU, {}, {} threads", backend.instruction_set().name, backend.threads());
-        let network = Model::load(&backend, &checkpoint, dtype.format(), self.compat)?;
+        let machine = Machine::open(self.device, self.threads, self.dtype, &checkpoint)?;
+        let dtype = Dtype::choose(self.dtype, &checkpoint, &machine).map_err(|error| error.at(model))?;
+        let (engine, compute) = self.start_engine(machine, &checkpoint, dtype).map_err(|error| error.at(model))?;
         let generation = checkpoint.generation().clone();
-        let cache = if checkpoint.packed_as().is_some() { self.cache.beside(weights) } else { self.cache };
-        let generator = Generator::new(backend, network, generation.eos_ids.clone(), cache);
         Ok(SmolVlm {
-            engine: Box::new(generator),
+            engine,
             settings,
             template,
             tokenizer,
@@ -145,6 +147,34 @@ impl LoadOptions {
             preprocessor,
             progress: None,
         })
+    }
+}
+
+impl LoadOptions {
+    /// Loads the weights and starts an engine; also says what computes.
+    fn start_engine(
+        &self,
+        machine: Machine,
+        checkpoint: &Checkpoint,
+        dtype: Dtype,
+    ) -> Result<(Box<dyn Engine>, String)> {
+        let compute = machine.to_string();
+        let engine = match machine {
+            Machine::Cpu { backend, .. } => self.engine_on(backend, checkpoint, dtype)?,
+            Machine::Cuda(backend) => self.engine_on(backend, checkpoint, dtype)?,
+        };
+        Ok((engine, compute))
+    }
+
+    fn engine_on<B: Backend>(&self, backend: B, checkpoint: &Checkpoint, dtype: Dtype) -> Result<Box<dyn Engine>> {
+        let weights = memory_estimate(checkpoint.config(), dtype.format()).weights;
+        check_memory("the weights", weights, backend.memory_left().or_else(available_bytes))?;
+        let network = Model::load(&backend, checkpoint, dtype.format(), self.compat)?;
+        backend.failure().map_err(|error| Error::internal(error.message))?;
+        let maps_weights = checkpoint.packed_as().is_some() && backend.memory_left().is_none();
+        let cache = if maps_weights { self.cache.beside(weights) } else { self.cache };
+        let generator = Generator::new(backend, network, checkpoint.generation().eos_ids.clone(), cache);
+        Ok(Box::new(generator))
     }
 }
 

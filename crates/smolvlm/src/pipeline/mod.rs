@@ -1,5 +1,6 @@
 //! The whole path: a folder or hub id becomes a [`SmolVlm`]; messages become replies.
 
+mod device;
 mod encode;
 mod load;
 mod prepare;
@@ -8,6 +9,7 @@ mod trace;
 mod trace_file;
 mod video_view;
 
+pub use device::{Device, Gpu, GpuLibrary, gpus};
 pub use load::{Dtype, LoadOptions, Peak, measure_peak, processor_settings};
 pub use reply::{Reply, ReplyPiece, ReplyStream, Timings, Usage};
 pub use trace::{Trace, TracedMedium};

@@ -52,8 +52,9 @@ fn logits<B: Backend>(backend: &B, checkpoint: &Checkpoint, format: Format) -> V
         features: vec![FeatureRow { row: 1, source: 0, index: 2 }],
         outputs: vec![0, 2],
     };
-    backend.fill_tokens(&mut plan, &tokens);
-    let out = model.text().forward(backend, &plan, &mut backend.cache(shape), &[&features]).unwrap();
+    let mut cache = backend.cache(shape);
+    backend.fill_tokens(&mut plan, &mut cache, &tokens);
+    let out = model.text().forward(backend, &plan, &mut cache, &[&features]).unwrap();
     backend.download(&out).iter().map(|value| value.to_bits()).collect()
 }
 

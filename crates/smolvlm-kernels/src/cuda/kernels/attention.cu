@@ -1,0 +1,243 @@
+// Attention for any head size and both number formats, and what all paged attention needs first. Fast versions for bf16
+// are in files of their own.
+
+// A page of one layer: keys [kv_heads][64 tokens][d], then values alike.
+constexpr u32 PAGE = 64;
+
+// Where the cache of one layer lies. `pages` of it are `stride` numbers apart.
+template <class T> DEVICE T* page_of(T* cache, u64 stride, u32 page) { return cache + page * stride; }
+
+// Rotates queries and keys to their positions, in place for queries; keys and values go to their pages.
+// One block per row; `qkv` is [rows, (heads + 2 kv_heads) · d].
+template <class T>
+DEVICE void rotate_append(T* qkv, T* cache, u64 stride, const u32* positions, const u32* first_pages, const u32* pages,
+                          const float* cosines, const float* sines, u32 heads, u32 kv_heads, u32 d) {
+    u32 row = blockIdx.x, position = positions[row], half = d / 2;
+    T* x = qkv + (u64)row * (heads + 2 * kv_heads) * d;
+    T* keys = page_of(cache, stride, pages[first_pages[row] + position / PAGE]);
+    T* values = keys + (u64)kv_heads * PAGE * d;
+    u32 slot = position % PAGE;
+    for (u32 i = threadIdx.x; i < (heads + kv_heads) * half; i += blockDim.x) {
+        u32 head = i / half, j = i % half;
+        T* from = x + head * d + j;
+        float a = to_f32(from[0]), b = to_f32(from[half]);
+        float c = cosines[(u64)position * half + j], s = sines[(u64)position * half + j];
+        T* to = head < heads ? from : keys + ((u64)(head - heads) * PAGE + slot) * d + j;
+        to[0] = from_f32<T>(a * c - b * s);
+        to[half] = from_f32<T>(b * c + a * s);
+    }
+    for (u32 i = threadIdx.x; i < kv_heads * d; i += blockDim.x)
+        values[((u64)(i / d) * PAGE + slot) * d + i % d] = x[(heads + kv_heads) * d + i];
+}
+
+// A query's numbers, its running maximum, sum and weighted values, spread over a warp: lane i has numbers i, i + 32, …
+constexpr int MOST_PARTS = 5;
+
+struct Query {
+    float q[MOST_PARTS], sum[MOST_PARTS], most, total;
+    u32 d;
+
+    template <class T> DEVICE void begin(const T* query, u32 size) {
+        d = size;
+        most = -INFINITY;
+        total = 0.f;
+        float scale = rsqrtf((float)d);
+        for (int part = 0; part < MOST_PARTS; part++) {
+            u32 i = part * WARP + threadIdx.x % WARP;
+            q[part] = i < d ? to_f32(query[i]) * scale : 0.f;
+            sum[part] = 0.f;
+        }
+    }
+
+    template <class T> DEVICE void meet(const T* key, const T* value) {
+        float dot = 0.f;
+        for (int part = 0; part < MOST_PARTS; part++) {
+            u32 i = part * WARP + threadIdx.x % WARP;
+            if (i < d) dot += q[part] * to_f32(key[i]);
+        }
+        float score = warp_sum(dot), higher = fmaxf(most, score);
+        float old = expf(most - higher), weight = expf(score - higher);
+        most = higher;
+        total = total * old + weight;
+        for (int part = 0; part < MOST_PARTS; part++) {
+            u32 i = part * WARP + threadIdx.x % WARP;
+            if (i < d) sum[part] = sum[part] * old + weight * to_f32(value[i]);
+        }
+    }
+
+    template <class T> DEVICE void end(T* out) {
+        for (int part = 0; part < MOST_PARTS; part++) {
+            u32 i = part * WARP + threadIdx.x % WARP;
+            if (i < d) out[i] = from_f32<T>(sum[part] / total);
+        }
+    }
+};
+
+// One warp per row and head: grid (rows / warps, heads).
+template <class T> DEVICE void tile_attention_any(const T* qkv, T* out, u32 rows, u32 tile_rows, u32 heads, u32 d) {
+    u32 row = blockIdx.x * (blockDim.x / WARP) + threadIdx.x / WARP, head = blockIdx.y;
+    if (row >= rows) return;
+    u64 width = 3ull * heads * d;
+    const T* keys = qkv + (u64)(row / tile_rows) * tile_rows * width + (heads + head) * d;
+    Query query;
+    query.begin(qkv + row * width + head * d, d);
+    for (u32 i = 0; i < tile_rows; i++) query.meet(keys + i * width, keys + i * width + (u64)heads * d);
+    query.end(out + ((u64)row * heads + head) * d);
+}
+
+// One warp per row and head: grid (rows / warps, heads).
+template <class T>
+DEVICE void paged_attention_any(const T* qkv, const T* cache, u64 stride, const u32* positions, const u32* first_pages,
+                                const u32* pages, T* out, u32 rows, u32 heads, u32 kv_heads, u32 d) {
+    u32 row = blockIdx.x * (blockDim.x / WARP) + threadIdx.x / WARP, head = blockIdx.y;
+    if (row >= rows) return;
+    u32 kv_head = head / (heads / kv_heads);
+    pages += first_pages[row];
+    Query query;
+    query.begin(qkv + (u64)row * (heads + 2 * kv_heads) * d + head * d, d);
+    for (u32 i = 0; i <= positions[row]; i++) {
+        const T* key = page_of(cache, stride, pages[i / PAGE]) + ((u64)kv_head * PAGE + i % PAGE) * d;
+        query.meet(key, key + (u64)kv_heads * PAGE * d);
+    }
+    query.end(out + ((u64)row * heads + head) * d);
+}
+
+#define ATTENTION(T, NAME)                                                                                                       \
+    extern "C" __global__ void rotate_append_##NAME(T* qkv, T* cache, u64 stride, const u32* positions, const u32* first_pages,  \
+                                                    const u32* pages, const float* cosines, const float* sines, u32 heads,       \
+                                                    u32 kv_heads, u32 d) {                                                      \
+        rotate_append(qkv, cache, stride, positions, first_pages, pages, cosines, sines, heads, kv_heads, d);                    \
+    }                                                                                                                            \
+    extern "C" __global__ void tile_attention_##NAME(const T* qkv, T* out, u32 rows, u32 tile_rows, u32 heads, u32 d) {          \
+        tile_attention_any(qkv, out, rows, tile_rows, heads, d);                                                                 \
+    }                                                                                                                            \
+    extern "C" __global__ void paged_attention_##NAME(const T* qkv, const T* cache, u64 stride, const u32* positions,            \
+                                                      const u32* first_pages, const u32* pages, T* out, u32 rows, u32 heads,     \
+                                                      u32 kv_heads, u32 d) {                                                    \
+        paged_attention_any(qkv, cache, stride, positions, first_pages, pages, out, rows, heads, kv_heads, d);                   \
+    }
+ATTENTION(float, f32)
+ATTENTION(bf16, bf16)
+
+// Decoding in bf16 with heads of 64: one block per sequence, key-value head and part of the keys. Eight lanes hold a key (16 bytes each), so a
+// warp meets four keys at once, each by a softmax of its own; they are merged at the end.
+constexpr int D = 64;
+constexpr int DECODE_WARPS = 4;
+constexpr int LANES_PER_KEY = 8;
+constexpr int SLOTS = DECODE_WARPS * (WARP / LANES_PER_KEY);
+
+DEVICE void widen(uint4 packed, float* numbers) {
+    u32 pairs[4] = {packed.x, packed.y, packed.z, packed.w};
+    for (int i = 0; i < 4; i++) numbers[2 * i] = low_of(pairs[i]), numbers[2 * i + 1] = high_of(pairs[i]);
+}
+
+template <int GROUP> struct Decode {
+    float q[GROUP][8], sum[GROUP][8], most[GROUP], total[GROUP];
+
+    DEVICE void meet(uint4 key, uint4 value) {
+        float k[8], v[8];
+        widen(key, k);
+        widen(value, v);
+#pragma unroll
+        for (int g = 0; g < GROUP; g++) {
+            float score = 0.f;
+            for (int i = 0; i < 8; i++) score += q[g][i] * k[i];
+            for (int offset = 1; offset < LANES_PER_KEY; offset *= 2) score += __shfl_xor_sync(ALL_LANES, score, offset);
+            float higher = fmaxf(most[g], score), old = exp2f(most[g] - higher), weight = exp2f(score - higher);
+            most[g] = higher;
+            total[g] = total[g] * old + weight;
+            for (int i = 0; i < 8; i++) sum[g][i] = sum[g][i] * old + weight * v[i];
+        }
+    }
+};
+
+// Grid (kv_heads, sequences, parts of `part` keys, a multiple of 64). With one part the result is written to `out`; else
+// numbers before division, maximum and sum go to `partial` [sequence][head][part][66] for `merge_parts`.
+template <int GROUP>
+DEVICE void decode_attention(const bf16* qkv, const bf16* cache, u64 stride, const u32* positions, const u32* first_pages,
+                             const u32* pages, bf16* out, float* partial, u32 kv_heads, u32 part) {
+    u32 kv_head = blockIdx.x, row = blockIdx.y, heads = kv_heads * GROUP;
+    u32 keys = positions[row] + 1, first = blockIdx.z * part, last = min(keys, first + part);
+    if (first >= keys) return;
+    pages += first_pages[row];
+    u32 lane = threadIdx.x % WARP, slot = threadIdx.x / LANES_PER_KEY, column = lane % LANES_PER_KEY * 8;
+
+    Decode<GROUP> state;
+#pragma unroll
+    for (int g = 0; g < GROUP; g++) {
+        widen(*(const uint4*)(qkv + (u64)row * (heads + 2 * kv_heads) * D + (kv_head * GROUP + g) * D + column), state.q[g]);
+        for (int i = 0; i < 8; i++) state.q[g][i] *= 0.125f * 1.4426950408889634f, state.sum[g][i] = 0.f;
+        state.most[g] = -INFINITY;
+        state.total[g] = 0.f;
+    }
+    u64 values = (u64)kv_heads * PAGE * D;
+    // All lanes of a warp run alike, because they exchange numbers: keys past the end are met with no weight.
+    for (u32 base = first; base < last; base += 2 * SLOTS) {
+        uint4 key[2], value[2];
+        for (int k = 0; k < 2; k++) {
+            u32 i = min(base + k * SLOTS + slot, last - 1);
+            const bf16* at = page_of(cache, stride, pages[i / PAGE]) + ((u64)kv_head * PAGE + i % PAGE) * D + column;
+            key[k] = *(const uint4*)at;
+            value[k] = *(const uint4*)(at + values);
+        }
+        for (int k = 0; k < 2; k++) {
+            // The last round of a warp may be short; a slot without a key keeps what it has.
+            Decode<GROUP> before = state;
+            state.meet(key[k], value[k]);
+            if (base + k * SLOTS + slot >= last) state = before;
+        }
+    }
+
+    __shared__ float sums[SLOTS][GROUP][D];
+    __shared__ float most[SLOTS][GROUP], total[SLOTS][GROUP];
+#pragma unroll
+    for (int g = 0; g < GROUP; g++) {
+        for (int i = 0; i < 8; i++) sums[slot][g][column + i] = state.sum[g][i];
+        if (column == 0) most[slot][g] = state.most[g], total[slot][g] = state.total[g];
+    }
+    __syncthreads();
+    for (u32 i = threadIdx.x; i < GROUP * D; i += blockDim.x) {
+        u32 g = i / D, column = i % D;
+        float highest = -INFINITY, numerator = 0.f, denominator = 0.f;
+        for (int s = 0; s < SLOTS; s++) highest = fmaxf(highest, most[s][g]);
+        for (int s = 0; s < SLOTS; s++) {
+            float scale = exp2f(most[s][g] - highest);
+            numerator += scale * sums[s][g][column];
+            denominator += scale * total[s][g];
+        }
+        u64 head = (u64)row * heads + kv_head * GROUP + g;
+        if (gridDim.z == 1) {
+            out[head * D + column] = from_f32<bf16>(numerator / denominator);
+        } else {
+            float* to = partial + (head * gridDim.z + blockIdx.z) * (D + 2);
+            to[column] = numerator;
+            if (column == 0) to[D] = highest, to[D + 1] = denominator;
+        }
+    }
+}
+
+// Grid (heads, sequences), a block of 64 threads.
+extern "C" __global__ void merge_parts(const float* partial, const u32* positions, bf16* out, u32 part, u32 most_parts) {
+    u32 row = blockIdx.y, parts = positions[row] / part + 1;
+    u64 head = (u64)row * gridDim.x + blockIdx.x;
+    partial += head * most_parts * (D + 2);
+    float highest = -INFINITY, numerator = 0.f, denominator = 0.f;
+    for (u32 p = 0; p < parts; p++) highest = fmaxf(highest, partial[p * (D + 2) + D]);
+    for (u32 p = 0; p < parts; p++) {
+        float scale = exp2f(partial[p * (D + 2) + D] - highest);
+        numerator += scale * partial[p * (D + 2) + threadIdx.x];
+        denominator += scale * partial[p * (D + 2) + D + 1];
+    }
+    out[head * D + threadIdx.x] = from_f32<bf16>(numerator / denominator);
+}
+
+#define DECODE(GROUP)                                                                                                              \
+    extern "C" __global__ void __launch_bounds__(128) decode_attention_##GROUP(                                                    \
+        const bf16* qkv, const bf16* cache, u64 stride, const u32* positions, const u32* first_pages, const u32* pages, bf16* out, \
+        float* partial, u32 kv_heads, u32 part) {                                                                                 \
+        decode_attention<GROUP>(qkv, cache, stride, positions, first_pages, pages, out, partial, kv_heads, part);                  \
+    }
+DECODE(1)
+DECODE(2)
+DECODE(3)
+DECODE(4)

@@ -1,0 +1,46 @@
+// What every kernel file begins with. Files are compiled at run time where no toolkit is installed, so nothing is included:
+// bfloat16 is two bytes, converted by instructions.
+
+typedef unsigned char u8;
+typedef unsigned short bf16;
+typedef unsigned int u32;
+typedef unsigned long long u64;
+typedef signed char i8;
+
+#define DEVICE __device__ __forceinline__
+
+constexpr int WARP = 32;
+constexpr u32 ALL_LANES = 0xffffffffu;
+
+// May already be defined where this is compiled by nvcc.
+#ifndef INFINITY
+#define INFINITY __int_as_float(0x7f800000)
+#endif
+
+DEVICE float to_f32(float x) { return x; }
+DEVICE float to_f32(bf16 x) { return __uint_as_float((u32)x << 16); }
+
+// Two numbers rounded to bfloat16 (nearest, ties to even), `low` in the lower half.
+DEVICE u32 pack_bf16(float low, float high) {
+    u32 packed;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(packed) : "f"(high), "f"(low));
+    return packed;
+}
+DEVICE float low_of(u32 pair) { return __uint_as_float(pair << 16); }
+DEVICE float high_of(u32 pair) { return __uint_as_float(pair & 0xffff0000u); }
+
+template <class T> DEVICE T from_f32(float x);
+template <> DEVICE float from_f32<float>(float x) { return x; }
+template <> DEVICE bf16 from_f32<bf16>(float x) { return (bf16)pack_bf16(x, 0.f); }
+
+// A number as storage in T would round it.
+template <class T> DEVICE float rounded(float x) { return to_f32(from_f32<T>(x)); }
+
+DEVICE float warp_sum(float x) {
+    for (int offset = WARP / 2; offset > 0; offset /= 2) x += __shfl_xor_sync(ALL_LANES, x, offset);
+    return x;
+}
+DEVICE float warp_max(float x) {
+    for (int offset = WARP / 2; offset > 0; offset /= 2) x = fmaxf(x, __shfl_xor_sync(ALL_LANES, x, offset));
+    return x;
+}

@@ -1,0 +1,179 @@
+//! Loaded kernels and starting them.
+
+use std::collections::HashMap;
+use std::ffi::{CString, c_void};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use cudarc::driver::result;
+use cudarc::driver::sys;
+
+use super::compile::{Compiler, Source};
+use super::device::{Device, Result, failed};
+
+/// Most arguments of a kernel.
+const MOST_ARGUMENTS: usize = 16;
+
+/// Kernels of several files, loaded when they are first asked for.
+pub(super) struct Kernels {
+    device: Arc<Device>,
+    modules: Vec<sys::CUmodule>,
+    functions: Mutex<HashMap<String, Function>>,
+}
+
+#[derive(Clone, Copy)]
+pub(super) struct Function(pub(super) sys::CUfunction);
+
+// Safety: handles of loaded code, which any thread may start.
+unsafe impl Send for Function {}
+unsafe impl Sync for Function {}
+unsafe impl Send for Kernels {}
+unsafe impl Sync for Kernels {}
+
+impl Kernels {
+    /// Compiles and loads `sources`.
+    ///
+    /// # Errors
+    /// When one does not compile or load.
+    pub(super) fn load(device: &Arc<Device>, compiler: &Compiler, sources: &[(Source, Vec<String>)]) -> Result<Self> {
+        device.bind();
+        let mut kernels = Self { device: device.clone(), modules: Vec::new(), functions: Mutex::default() };
+        for (source, defines) in sources {
+            let image = compiler.image(*source, defines)?;
+            // Safety: the image is whole machine code; the driver copies it.
+            let module = unsafe { result::module::load_data(image.as_ptr().cast()) };
+            kernels.modules.push(module.map_err(|error| failed(&format!("loading {}.cu", source.name), error))?);
+        }
+        Ok(kernels)
+    }
+
+    /// A kernel by name; a failure is kept by the device.
+    pub(super) fn get(&self, name: &str) -> Option<Function> {
+        let mut functions = self.functions.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(function) = functions.get(name) {
+            return Some(*function);
+        }
+        let c_name = CString::new(name).ok()?;
+        // Safety: the modules are loaded.
+        let find = |module| unsafe { result::module::get_function(module, c_name.clone()) };
+        let Some(function) = self.modules.iter().find_map(|module| find(*module).ok()) else {
+            self.device.fail(super::device::error(format!("CUDA: no kernel {name}")));
+            return None;
+        };
+        let function = Function(function);
+        self.allow_shared_memory(function);
+        functions.insert(name.to_owned(), function);
+        Some(function)
+    }
+
+    /// Blocks may ask for more shared memory than the least that every GPU has.
+    fn allow_shared_memory(&self, function: Function) {
+        use sys::CUfunction_attribute_enum as Attribute;
+        let declared = Attribute::CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES;
+        let most = Attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+        // Safety: the function is loaded.
+        unsafe {
+            let declared = result::function::get_function_attribute(function.0, declared).unwrap_or(0);
+            let left = self.device.shared_memory as i32 - declared;
+            let _ = result::function::set_function_attribute(function.0, most, left);
+        }
+    }
+}
+
+impl Drop for Kernels {
+    fn drop(&mut self) {
+        self.device.bind();
+        self.device.synchronise("unloading kernels");
+        for module in &self.modules {
+            // Safety: loaded once, and nothing runs any more.
+            let _ = unsafe { result::module::unload(*module) };
+        }
+    }
+}
+
+/// Blocks, threads in each, and shared memory that is sized at the start.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Shape {
+    pub(super) grid: (u32, u32, u32),
+    pub(super) threads: u32,
+    pub(super) shared: u32,
+}
+
+impl Shape {
+    pub(super) fn new(grid: (u32, u32, u32), threads: u32) -> Self {
+        Self { grid, threads, shared: 0 }
+    }
+
+    /// One thread for each of `count`.
+    pub(super) fn each(count: u64) -> Self {
+        Self::new((count.div_ceil(256) as u32, 1, 1), 256)
+    }
+}
+
+/// A kernel's argument: a number, or an address on the device, as it is passed.
+#[derive(Debug, Clone, Copy)]
+#[allow(dead_code, reason = "the driver reads it through a pointer")]
+pub(super) struct Argument(u64);
+
+impl From<u32> for Argument {
+    fn from(value: u32) -> Self {
+        Self(u64::from(value))
+    }
+}
+
+impl From<usize> for Argument {
+    fn from(value: usize) -> Self {
+        Self(value as u64)
+    }
+}
+
+impl From<f32> for Argument {
+    fn from(value: f32) -> Self {
+        Self(u64::from(value.to_bits()))
+    }
+}
+
+impl From<u64> for Argument {
+    fn from(value: u64) -> Self {
+        Self(value)
+    }
+}
+
+impl Device {
+    /// Starts a kernel. Nothing is started once something has failed.
+    ///
+    /// # Safety
+    /// `arguments` are what the kernel declares, in number, type and order, and every address is good for what it reads
+    /// and writes.
+    pub(super) unsafe fn launch(&self, what: &str, kernel: Option<Function>, shape: Shape, arguments: &[Argument]) {
+        let mut pointers = [std::ptr::null_mut::<c_void>(); MOST_ARGUMENTS];
+        for (pointer, argument) in pointers.iter_mut().zip(arguments) {
+            *pointer = std::ptr::from_ref(argument).cast_mut().cast();
+        }
+        assert!(arguments.len() <= MOST_ARGUMENTS, "arguments of a kernel");
+        // Safety: `pointers` outlives the call; the rest is the caller's word.
+        unsafe { self.launch_with(what, kernel, shape, &mut pointers) };
+    }
+
+    /// Starts a kernel with one argument, a structure.
+    ///
+    /// # Safety
+    /// As for `launch`; `structure` is laid out as the kernel declares it.
+    pub(super) unsafe fn launch_struct<T>(&self, what: &str, kernel: Option<Function>, shape: Shape, structure: &T) {
+        let mut pointers = [std::ptr::from_ref(structure).cast_mut().cast::<c_void>()];
+        // Safety: as above.
+        unsafe { self.launch_with(what, kernel, shape, &mut pointers) };
+    }
+
+    unsafe fn launch_with(&self, what: &str, kernel: Option<Function>, shape: Shape, arguments: &mut [*mut c_void]) {
+        let Some(kernel) = kernel else { return };
+        let (x, y, z) = shape.grid;
+        if x == 0 || y == 0 || z == 0 || self.has_failed() {
+            return;
+        }
+        // Safety: the caller's word.
+        let launched = unsafe {
+            result::launch_kernel(kernel.0, shape.grid, (shape.threads, 1, 1), shape.shared, self.stream, arguments)
+        };
+        self.check(what, launched);
+    }
+}

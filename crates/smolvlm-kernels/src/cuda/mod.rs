@@ -1,0 +1,286 @@
+//! The CUDA backend: NVIDIA GPUs, found when the program starts and driven through libraries that are loaded then.
+//!
+//! Everything runs on one stream, in order. Operations do not fail where they are called: the device keeps the first
+//! failure, starts nothing more, and [`step`](Backend::step) or [`failure`](Backend::failure) reports it.
+
+mod attention;
+mod cache;
+mod compile;
+mod device;
+mod launch;
+mod linear;
+mod matmul;
+mod memory;
+mod peak;
+mod plan;
+mod record;
+mod rows;
+mod tensor;
+
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+pub use cache::Cache;
+pub use device::{DeviceInfo, Library, OLDEST_CAPABILITY, devices, libraries};
+pub use peak::Peak;
+pub use plan::Plan;
+pub use tensor::{Table, Tensor, Vector, Weight};
+
+use crate::backend::{
+    Appetite, Backend, BackendError, CacheShape, LinearArgs, Norm, PatchArgs, RopeTable, TileBatch, TokenBatch,
+};
+use crate::packed::PackedMatrix;
+use crate::view::{Format, MatrixView};
+use compile::{Compiler, Source};
+use cudarc::driver::result;
+use device::Device;
+use launch::{Function, Kernels};
+use matmul::Matmul;
+use memory::{Arena, Buffer};
+use plan::{recorded_parts, recorded_rows};
+use record::{Key, Recording, Recordings, State};
+use tensor::{Element, Memory};
+
+const SOURCES: [Source; 3] = [
+    Source { name: "rows", text: include_str!("kernels/rows.cu") },
+    Source { name: "few_rows", text: include_str!("kernels/few_rows.cu") },
+    Source { name: "attention", text: include_str!("kernels/attention.cu") },
+];
+
+/// Computes on an NVIDIA GPU.
+pub struct CudaBackend {
+    recordings: Mutex<Recordings>,
+    arena: Arc<Arena>,
+    matmul: Matmul,
+    kernels: Kernels,
+    device: Arc<Device>,
+}
+
+impl CudaBackend {
+    /// A backend on GPU `index` that keeps compiled kernels in the folder `kernels`.
+    ///
+    /// # Errors
+    /// When a library, the GPU or its compute capability is missing, or a kernel does not compile: says what to do.
+    pub fn new(index: usize, kernels: Option<PathBuf>) -> Result<Self, BackendError> {
+        let device = Device::open(index)?;
+        let compiler = Compiler::new(device.info.capability, kernels);
+        let sources = SOURCES.map(|source| (source, Vec::new()));
+        let kernels = Kernels::load(&device, &compiler, &sources)?;
+        let matmul = Matmul::new(&device)?;
+        let arena = Arena::new(&device);
+        device.take_failure()?;
+        Ok(Self { recordings: Mutex::default(), arena, matmul, kernels, device })
+    }
+
+    /// The GPU.
+    pub fn info(&self) -> &DeviceInfo {
+        &self.device.info
+    }
+
+    /// Bytes of the device's memory that this backend has allocated, and the most it ever had.
+    pub fn allocated(&self) -> (u64, u64) {
+        self.device.allocated()
+    }
+
+    /// Uninitialised activations of a step.
+    fn tensor(&self, rows: usize, width: usize, element: Element) -> Tensor {
+        let memory = Memory::Step(self.arena.take(rows * width * element.bytes()));
+        Tensor { rows, width, element, memory }
+    }
+
+    fn kernel(&self, name: &str) -> Option<Function> {
+        self.kernels.get(name)
+    }
+
+    /// Copies the bytes of some rows to the host.
+    fn download_bytes(&self, x: &Tensor, rows: Range<usize>) -> Vec<u8> {
+        assert!(rows.end <= x.rows, "rows of a download");
+        let row_bytes = x.width * x.element.bytes();
+        let mut bytes = vec![0; rows.len() * row_bytes];
+        if !bytes.is_empty() && !self.device.has_failed() {
+            self.device.bind();
+            // Safety: both are that long; the copy has ended before anything reads them.
+            self.device.check("copying from the device", unsafe {
+                result::memcpy_dtoh_async(&mut bytes, x.pointer() + (rows.start * row_bytes) as u64, self.device.stream)
+            });
+            self.device.synchronise("copying from the device");
+        }
+        bytes
+    }
+}
+
+impl Backend for CudaBackend {
+    type Tensor = Tensor;
+    type Weight = Weight;
+    type Table = Table;
+    type Vector = Vector;
+    type Cache = Cache;
+    type Plan = Plan;
+
+    fn pack(&self, parts: &[MatrixView<'_>], format: Format) -> Weight {
+        Weight::stacked(&self.device, parts, format)
+    }
+
+    fn pack_gate_up(&self, gate: MatrixView<'_>, up: MatrixView<'_>, format: Format) -> Weight {
+        Weight::gate_up(&self.device, gate, up, format)
+    }
+
+    fn table(&self, matrix: MatrixView<'_>, format: Format) -> Table {
+        Weight::stacked(&self.device, &[matrix], format)
+    }
+
+    fn packed(&self, matrix: PackedMatrix) -> Weight {
+        Weight::unpacked(&self.device, &matrix)
+    }
+
+    fn packed_table(&self, table: PackedMatrix) -> Table {
+        Weight::unpacked(&self.device, &table)
+    }
+
+    fn vector(&self, values: &[f32]) -> Vector {
+        Vector::new(&self.device, values)
+    }
+
+    fn upload(&self, rows: usize, width: usize, values: &[f32]) -> Tensor {
+        assert_eq!(values.len(), rows * width, "an upload of {rows} × {width}");
+        Tensor { rows, width, element: Element::F32, memory: Memory::Own(Buffer::of(&self.device, values)) }
+    }
+
+    fn rows(&self, x: &Tensor) -> usize {
+        x.rows
+    }
+
+    fn download_rows(&self, x: &Tensor, rows: Range<usize>, values: &mut Vec<f32>) {
+        let bytes = self.download_bytes(x, rows);
+        values.clear();
+        match x.element {
+            Element::F32 => values.extend(bytes.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes))),
+            Element::Bf16 => {
+                let numbers = bytes.as_chunks::<2>().0.iter();
+                values.extend(numbers.map(|bytes| half::bf16::from_le_bytes(*bytes).to_f32()));
+            }
+        }
+    }
+
+    fn largest_into(&self, x: &Tensor, choices: &mut Vec<u32>) {
+        let bytes = self.download_bytes(&rows::largest(self, x), 0..x.rows);
+        choices.clear();
+        choices.extend(bytes.as_chunks::<4>().0.iter().map(|bytes| u32::from_le_bytes(*bytes)));
+    }
+
+    fn failure(&self) -> Result<(), BackendError> {
+        self.device.take_failure()
+    }
+
+    fn appetite(&self) -> Appetite {
+        Appetite { tiles: 16, tokens: 8192 }
+    }
+
+    fn memory_left(&self) -> Option<u64> {
+        self.device.free_memory()
+    }
+
+    fn cache(&self, shape: CacheShape) -> Cache {
+        Cache::new(&self.device, shape)
+    }
+
+    fn release_pages(&self, _cache: &mut Cache, _pages: &[u32]) {}
+
+    fn plan(&self) -> Plan {
+        Plan::new(&self.device)
+    }
+
+    fn fill_tokens(&self, plan: &mut Plan, cache: &mut Cache, batch: &TokenBatch) {
+        plan.fill_tokens(batch);
+        plan.cache = cache.layer(0);
+        if let Err(error) = cache.grow(plan.pages_needed()) {
+            self.device.fail(error);
+        }
+    }
+
+    fn fill_tiles(&self, plan: &mut Plan, batch: TileBatch<'_>) {
+        plan.fill_tiles(batch);
+    }
+
+    fn step(&self, plan: &Plan, body: impl FnOnce() -> Tensor + Send) -> Result<Tensor, BackendError> {
+        self.device.bind();
+        plan.set_rows(plan.tokens());
+        let result = body();
+        self.device.take_failure().map(|()| result)
+    }
+
+    fn repeated_step(&self, plan: &Plan, body: impl FnOnce() -> Tensor + Send) -> Result<Tensor, BackendError> {
+        if !plan.is_decoding() || !self.arena.is_empty() {
+            return self.step(plan, body);
+        }
+        self.device.bind();
+        let wanted = plan.rows();
+        let key = Key {
+            rows: recorded_rows(wanted),
+            parts: recorded_parts(plan.most_keys, attention::DECODE_PART),
+            plan: plan.address(),
+            cache: plan.cache,
+        };
+        plan.set_rows(key.rows);
+        let mut recordings = self.recordings.lock().unwrap_or_else(PoisonError::into_inner);
+        let result = match recordings.get(&key) {
+            Some(State::Recorded(recording)) => Some(recording.replay(&self.arena, wanted)),
+            Some(State::Seen) => Recording::of(&self.device, body).map(|recording| {
+                let result = recording.replay(&self.arena, wanted);
+                recordings.insert(key, State::Recorded(recording));
+                result
+            }),
+            None => {
+                recordings.insert(key, State::Seen);
+                Some(Tensor { rows: wanted, ..body() })
+            }
+        };
+        self.device.take_failure()?;
+        result.ok_or_else(|| device::error("CUDA: a step was not recorded"))
+    }
+
+    fn embed(&self, plan: &Plan, table: &Table) -> Tensor {
+        rows::embed(self, plan, table)
+    }
+
+    fn scatter_features(&self, plan: &Plan, x: Tensor, sources: &[&Tensor]) -> Tensor {
+        rows::scatter(self, plan, &x, sources);
+        x
+    }
+
+    fn patch_embed(&self, plan: &Plan, args: PatchArgs<'_, Self>) -> Tensor {
+        linear::patch_embed(self, plan, &args)
+    }
+
+    fn linear(&self, args: LinearArgs<'_, Self>) -> Tensor {
+        linear::linear(self, &args)
+    }
+
+    fn norm(&self, x: &Tensor, norm: Norm<'_, Self>) -> Tensor {
+        linear::norm(self, x, &norm, x.element)
+    }
+
+    fn tile_attention(&self, qkv: &Tensor, tile_rows: usize, heads: usize) -> Tensor {
+        attention::tiles(self, qkv, tile_rows, heads)
+    }
+
+    fn cached_attention(
+        &self,
+        plan: &Plan,
+        qkv: Tensor,
+        cache: &mut Cache,
+        layer: usize,
+        rope: &RopeTable<Self>,
+    ) -> Tensor {
+        attention::cached(self, plan, &qkv, cache, layer, rope)
+    }
+
+    fn pixel_shuffle(&self, x: &Tensor, side: usize, scale: usize) -> Tensor {
+        rows::pixel_shuffle(self, x, side, scale)
+    }
+
+    fn gather_outputs(&self, plan: &Plan, x: &Tensor) -> Tensor {
+        rows::gather(self, plan, x)
+    }
+}

@@ -1,0 +1,89 @@
+//! Operations that only move rows.
+
+use super::CudaBackend;
+use super::launch::Shape;
+use super::linear::{ROW_THREADS, ROWS_PER_BLOCK};
+use super::plan::Plan;
+use super::tensor::{Element, Table, Tensor};
+
+fn shape_for(rows: usize) -> Shape {
+    Shape::new(((rows as u32).div_ceil(ROWS_PER_BLOCK), 1, 1), ROW_THREADS)
+}
+
+pub(super) fn embed(backend: &CudaBackend, plan: &Plan, table: &Table) -> Tensor {
+    let out = backend.tensor(plan.rows(), table.inputs, table.element);
+    let kernel = backend.kernel(&format!("embed_{}", table.element.name()));
+    let arguments = [
+        table.data.pointer().into(),
+        plan.ids().into(),
+        out.pointer().into(),
+        (out.rows as u32).into(),
+        (out.width as u32).into(),
+    ];
+    // Safety: ids are inside the vocabulary: `submit` checks them.
+    unsafe { backend.device.launch("embedding", kernel, shape_for(out.rows), &arguments) };
+    out
+}
+
+pub(super) fn scatter(backend: &CudaBackend, plan: &Plan, x: &Tensor, sources: &[&Tensor]) {
+    let features = &plan.batch.features;
+    let mut first = 0;
+    for run in features.chunk_by(|a, b| a.source == b.source) {
+        let source = sources[run[0].source as usize];
+        let kernel = backend.kernel(&format!("scatter_{}_{}", source.element.name(), x.element.name()));
+        let offset = 4 * first as u64;
+        let arguments = [
+            source.pointer().into(),
+            (plan.feature_rows() + offset).into(),
+            (plan.feature_indices() + offset).into(),
+            x.pointer().into(),
+            (run.len() as u32).into(),
+            (x.width as u32).into(),
+        ];
+        // Safety: the batch names rows of `x` and of its sources.
+        unsafe { backend.device.launch("placing image features", kernel, shape_for(run.len()), &arguments) };
+        first += run.len();
+    }
+}
+
+pub(super) fn gather(backend: &CudaBackend, plan: &Plan, x: &Tensor) -> Tensor {
+    let out = backend.tensor(plan.output_rows(), x.width, x.element);
+    let kernel = backend.kernel(&format!("gather_{}", x.element.name()));
+    let arguments = [
+        x.pointer().into(),
+        plan.outputs().into(),
+        out.pointer().into(),
+        (out.rows as u32).into(),
+        (out.width as u32).into(),
+    ];
+    // Safety: the plan names rows of `x`.
+    unsafe { backend.device.launch("gathering outputs", kernel, shape_for(out.rows), &arguments) };
+    out
+}
+
+pub(super) fn pixel_shuffle(backend: &CudaBackend, x: &Tensor, side: usize, scale: usize) -> Tensor {
+    let out = backend.tensor(x.rows / (scale * scale), x.width * scale * scale, x.element);
+    let kernel = backend.kernel(&format!("pixel_shuffle_{}", x.element.name()));
+    let arguments = [
+        x.pointer().into(),
+        out.pointer().into(),
+        ((x.rows / (side * side)) as u32).into(),
+        (side as u32).into(),
+        (scale as u32).into(),
+        (x.width as u32).into(),
+    ];
+    // Safety: `out` has as many numbers as `x`.
+    unsafe { backend.device.launch("pixel shuffle", kernel, shape_for(x.rows), &arguments) };
+    out
+}
+
+/// The place of the largest number of each row.
+pub(super) fn largest(backend: &CudaBackend, x: &Tensor) -> Tensor {
+    assert_eq!(x.element, Element::F32, "logits");
+    let out = backend.tensor(x.rows, 1, Element::F32);
+    let arguments = [x.pointer().into(), out.pointer().into(), (x.width as u32).into()];
+    let shape = Shape::new((x.rows as u32, 1, 1), 1024);
+    // Safety: a block for each row; `out` has 32 bits for each.
+    unsafe { backend.device.launch("choosing", backend.kernel("largest_f32"), shape, &arguments) };
+    out
+}
