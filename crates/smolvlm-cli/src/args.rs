@@ -270,6 +270,12 @@ pub(crate) struct BenchArgs {
     /// Prompt lengths to measure prefill and decode at.
     #[arg(long, default_value = "128,1100", value_delimiter = ',', value_name = "N,N")]
     pub(crate) prompt_tokens: Vec<NonZeroUsize>,
+    /// Also decode for so many sequences together.
+    #[arg(long, value_delimiter = ',', value_name = "N,N")]
+    pub(crate) sequences: Vec<NonZeroUsize>,
+    /// Frames of the clip that is asked about.
+    #[arg(long, default_value_t = 8, value_name = "N")]
+    pub(crate) frames: usize,
     /// Tokens decoded in one repetition.
     #[arg(long, default_value_t = 32, value_name = "N")]
     pub(crate) decode_tokens: usize,

@@ -1,13 +1,35 @@
 //! How much arithmetic and memory traffic a stage takes, from the model's sizes alone.
 
 use smolvlm::checkpoint::ModelConfig;
-use smolvlm::{Dtype, SmolVlm};
+use smolvlm::{Ceilings, Dtype, SmolVlm};
 
-/// Operations of a stage: those of its matrices run in the weights' format, those of attention in f32 or bf16.
+/// What a stage must do: operations of its matrices, which run in the weights' format, and of attention, in f32 or bf16; bytes
+/// that it must read from memory, where they matter.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Operations {
     pub(crate) matrices: f64,
     pub(crate) attention: f64,
+    pub(crate) bytes: f64,
+}
+
+impl Operations {
+    /// Seconds that products alone and that memory alone would take.
+    fn seconds(self, limits: &Ceilings) -> (f64, f64) {
+        let products = self.matrices / limits.matrices + self.attention / limits.attention;
+        (products, self.bytes / limits.memory)
+    }
+
+    /// Seconds of an ideal program on this machine: all of it overlaps.
+    pub(crate) fn floor(self, limits: &Ceilings) -> f64 {
+        let (products, memory) = self.seconds(limits);
+        products.max(memory)
+    }
+
+    /// Whether memory holds it back more than products.
+    pub(crate) fn is_bound_by_memory(self, limits: &Ceilings) -> bool {
+        let (products, memory) = self.seconds(limits);
+        memory > products
+    }
 }
 
 /// A model's work.
@@ -50,11 +72,12 @@ impl Work {
         Operations {
             matrices: 2.0 * (tokens * self.layer_weights + self.head_weights),
             attention: 2.0 * self.layers * self.query_width * tokens * (tokens + 1.0),
+            bytes: 0.0,
         }
     }
 
-    /// Bytes that one token reads: every weight once, and the keys and values before it.
-    pub(crate) fn decode_bytes(&self, context: usize) -> f64 {
+    /// One token of each of some sequences reads every weight once, and the keys and values before it.
+    pub(crate) fn decode(&self, sequences: usize, context: usize) -> Operations {
         // Four bits, and a factor of eight for every 32 weights.
         let four_bits = 0.5 + 1.0 / 32.0;
         let (layers, head, cache) = match self.dtype {
@@ -63,7 +86,12 @@ impl Work {
             Dtype::Q8 => (1.0, 1.0, 2.0),
             Dtype::Q4 => (four_bits, 1.0, 2.0),
         };
-        layers * self.layer_weights + head * self.head_weights + cache * context as f64 * self.cache_width
+        let (count, past) = (sequences as f64, (sequences * context) as f64);
+        Operations {
+            matrices: 2.0 * count * (self.layer_weights + self.head_weights),
+            attention: 4.0 * past * self.layers * self.query_width,
+            bytes: layers * self.layer_weights + head * self.head_weights + cache * past * self.cache_width,
+        }
     }
 }
 
@@ -74,5 +102,6 @@ fn vision(config: &ModelConfig) -> Operations {
     let patch_inputs = (vision.channels * vision.patch * vision.patch) as f64;
     let matrices = layers * (4.0 * width * width + 2.0 * width * mlp) + width * patch_inputs;
     let connector = 2.0 * config.text.hidden as f64 * width * patches;
-    Operations { matrices: 2.0 * patches * matrices + connector, attention: layers * 4.0 * patches * patches * width }
+    let attention = layers * 4.0 * patches * patches * width;
+    Operations { matrices: 2.0 * patches * matrices + connector, attention, bytes: 0.0 }
 }

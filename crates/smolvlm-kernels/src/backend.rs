@@ -68,6 +68,13 @@ pub trait Backend: Send + Sync + Sized + 'static {
     }
     /// How much work at once it takes to keep the machine busy.
     fn appetite(&self) -> Appetite;
+    /// What the machine can do at most with weights of a format, measured; takes about a second.
+    fn measure_ceilings(&self, format: Format) -> Ceilings;
+    /// Most bytes of a device's own memory that this backend ever held; none for a backend that computes in the
+    /// machine's.
+    fn most_memory(&self) -> Option<u64> {
+        None
+    }
     /// Bytes that a device has left of its own memory; none for a backend that computes in the machine's.
     fn memory_left(&self) -> Option<u64> {
         None
@@ -131,6 +138,17 @@ pub trait Backend: Send + Sync + Sized + 'static {
     fn pixel_shuffle(&self, x: &Self::Tensor, side: usize, scale: usize) -> Self::Tensor;
     /// The plan's output rows of `x`: logits are computed only where they are wanted.
     fn gather_outputs(&self, plan: &Self::Plan, x: &Self::Tensor) -> Self::Tensor;
+}
+
+/// What a machine can do at most, per second.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Ceilings {
+    /// Operations of products with weights.
+    pub matrices: f64,
+    /// Operations of products in attention.
+    pub attention: f64,
+    /// Bytes moved to or from memory.
+    pub memory: f64,
 }
 
 /// How much work at once keeps a machine busy; more only takes memory.

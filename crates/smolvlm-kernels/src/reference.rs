@@ -5,8 +5,8 @@ use std::ops::Range;
 use half::bf16;
 
 use crate::backend::{
-    Activation, Appetite, Backend, BackendError, CacheShape, LinearArgs, Norm, PAGE_TOKENS, PatchArgs, RopeTable,
-    TileBatch, TokenBatch,
+    Activation, Appetite, Backend, BackendError, CacheShape, Ceilings, LinearArgs, Norm, PAGE_TOKENS, PatchArgs,
+    RopeTable, TileBatch, TokenBatch,
 };
 use crate::choose::largest;
 use crate::packed::{PackedMatrix, unpack};
@@ -230,6 +230,11 @@ impl Backend for ReferenceBackend {
 
     fn appetite(&self) -> Appetite {
         Appetite { tiles: 1, tokens: 1 }
+    }
+
+    fn measure_ceilings(&self, _format: Format) -> Ceilings {
+        // It is never timed: nothing to fall short of.
+        Ceilings { matrices: 0.0, attention: 0.0, memory: 0.0 }
     }
 
     fn rows(&self, x: &Matrix) -> usize {

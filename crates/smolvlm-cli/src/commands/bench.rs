@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 use smolvlm::generate::{Engine, Logits, Request};
-use smolvlm::{Dtype, Error, GenerateOptions, Result, SmolVlm};
+use smolvlm::{Ceilings, Error, GenerateOptions, Result, SmolVlm};
 
 use crate::args::BenchArgs;
 use crate::console::{self, Console};
@@ -47,16 +47,7 @@ struct Figure {
     max: f64,
     /// Seconds of the median, by which the work is divided.
     seconds: f64,
-    work: StageWork,
-}
-
-/// What a stage must do, and so what holds it back on an ideal machine.
-#[derive(Clone, Copy)]
-enum StageWork {
-    /// Products.
-    Products(Operations),
-    /// Bytes read from memory.
-    Bytes(f64),
+    work: Operations,
 }
 
 pub(crate) fn bench(args: &BenchArgs) -> Result<()> {
@@ -69,23 +60,27 @@ pub(crate) fn bench(args: &BenchArgs) -> Result<()> {
         figures.push(prefill(&mut model, args, tokens, &work)?);
         figures.push(decode(&mut model, args, tokens, &work)?);
     }
-    let first_token = first_token(&mut model, args)?;
+    for sequences in args.sequences.iter().copied().map(usize::from) {
+        figures.push(decode_many(&mut model, args, sequences, &work)?);
+    }
+    let answers = [picture(&mut model, args)?, video(&mut model, args)?];
     // Read before the machine's peak is measured, which takes memory of its own.
-    let memory = peak_memory();
-    let limits = Limits::measure(args.model.threads, model.dtype())?;
+    let memory = Memory { process: peak_memory(), device: model.engine().most_device_memory() };
+    let limits = model.engine().measure_ceilings()?;
     if args.json {
         let mut value = output::setup(&model, &args.model.model);
         value["peak"] = json!({
             "flops": limits.attention,
             "int8_ops": model.dtype().format().is_quantised().then_some(limits.matrices),
-            "read_bytes_per_second": limits.bandwidth,
+            "read_bytes_per_second": limits.memory,
         });
         value["figures"] = figures.iter().map(|figure| figure.json(&limits)).collect();
-        value["first_token_seconds"] = json!({ "tiles": 17, "seconds": first_token });
-        value["peak_memory_bytes"] = json!(memory);
+        value["answers"] = answers.iter().map(Answer::json).collect();
+        value["peak_memory_bytes"] = json!(memory.process);
+        value["peak_device_memory_bytes"] = json!(memory.device);
         return output::print(&value);
     }
-    console::print(&table(&figures, &limits, first_token, memory))
+    console::print(&table(&figures, &limits, &answers, &memory))
 }
 
 /// A reply that the context cuts short would be divided by tokens that never came.
@@ -98,53 +93,6 @@ fn check_lengths(args: &BenchArgs, context: usize) -> Result<()> {
         "--prompt-tokens {longest} and --decode-tokens {} do not fit the model's context of {context}",
         args.decode_tokens
     )))
-}
-
-/// What the machine can do at most, per second.
-struct Limits {
-    /// Operations of products with weights.
-    matrices: f64,
-    /// Operations of products in attention.
-    attention: f64,
-    /// Bytes read from memory.
-    bandwidth: f64,
-}
-
-impl Limits {
-    fn measure(threads: usize, dtype: Dtype) -> Result<Self> {
-        let peak = smolvlm::measure_peak(threads)?;
-        let (matrices, attention) = match dtype {
-            Dtype::F32 => (peak.f32_flops, peak.f32_flops),
-            Dtype::Bf16 => (peak.bf16_flops, peak.bf16_flops),
-            Dtype::Q8 | Dtype::Q4 => (peak.q8_ops, peak.bf16_flops),
-        };
-        Ok(Self { matrices, attention, bandwidth: peak.read_bandwidth })
-    }
-}
-
-impl StageWork {
-    /// Seconds that the work takes at the machine's peak.
-    fn floor(self, limits: &Limits) -> f64 {
-        match self {
-            Self::Products(work) => work.matrices / limits.matrices + work.attention / limits.attention,
-            Self::Bytes(bytes) => bytes / limits.bandwidth,
-        }
-    }
-
-    /// What was reached in so many seconds, for people.
-    fn rate(self, seconds: f64) -> String {
-        match self {
-            Self::Products(work) => format!("{:.0} GFLOP/s", (work.matrices + work.attention) / seconds / 1e9),
-            Self::Bytes(bytes) => format!("{:.1} GB/s", bytes / seconds / 1e9),
-        }
-    }
-
-    fn per_second(self, seconds: f64) -> Value {
-        match self {
-            Self::Products(work) => json!({ "flops": (work.matrices + work.attention) / seconds }),
-            Self::Bytes(bytes) => json!({ "read_bytes_per_second": bytes / seconds }),
-        }
-    }
 }
 
 fn vision(model: &mut SmolVlm, args: &BenchArgs, work: &Work) -> Result<Figure> {
@@ -164,7 +112,7 @@ fn vision(model: &mut SmolVlm, args: &BenchArgs, work: &Work) -> Result<Figure> 
         min: times.min() * 1e3,
         max: times.max() * 1e3,
         seconds: times.median(),
-        work: StageWork::Products(work.vision),
+        work: work.vision,
     })
 }
 
@@ -177,14 +125,13 @@ fn prefill(model: &mut SmolVlm, args: &BenchArgs, tokens: usize, work: &Work) ->
         min: tokens as f64 / times.max(),
         max: tokens as f64 / times.min(),
         seconds: times.median(),
-        work: StageWork::Products(work.prefill(tokens)),
+        work: work.prefill(tokens),
     })
 }
 
 fn decode(model: &mut SmolVlm, args: &BenchArgs, tokens: usize, work: &Work) -> Result<Figure> {
     let count = args.decode_tokens.max(1);
     let times = Times::measure(args.repeat, || Ok(run(model, tokens, count + 1)?.1 / count as f64))?;
-    let bytes = work.decode_bytes(tokens + count / 2);
     Ok(Figure {
         stage: format!("decode after {tokens}"),
         unit: "tokens/s",
@@ -192,31 +139,96 @@ fn decode(model: &mut SmolVlm, args: &BenchArgs, tokens: usize, work: &Work) -> 
         min: 1.0 / times.max(),
         max: 1.0 / times.min(),
         seconds: times.median(),
-        work: StageWork::Bytes(bytes),
+        work: work.decode(1, tokens + count / 2),
     })
 }
 
-/// Seconds from pixels of a 17-tile picture to the first token of its answer.
-fn first_token(model: &mut SmolVlm, args: &BenchArgs) -> Result<f64> {
-    const TILES: usize = 17;
-    const WORDS: usize = 60;
+/// Decoding of many sequences together, each after a prompt of 104 tokens: tokens of all of them per second.
+fn decode_many(model: &mut SmolVlm, args: &BenchArgs, sequences: usize, work: &Work) -> Result<Figure> {
+    const PROMPT: usize = 104;
+    let count = args.decode_tokens.max(1);
+    let ids = words(model, PROMPT);
+    let times = Times::measure(args.repeat, || {
+        let engine = model.engine();
+        for _ in 0..sequences {
+            let options = exactly(count + 1);
+            engine.submit(Request { ids: ids.clone(), features: Vec::new(), options, logits: Logits::None })?;
+        }
+        // All have had their first token when each of them has one.
+        let (mut tokens, mut started, mut outputs) = (0, Instant::now(), Vec::new());
+        while tokens < sequences * (count + 1) {
+            engine.step(&mut outputs)?;
+            let before = tokens;
+            tokens += outputs.iter().filter(|output| output.token.is_some()).count();
+            if before < sequences && tokens >= sequences {
+                started = Instant::now();
+            }
+        }
+        Ok(started.elapsed().as_secs_f64() / (sequences * count) as f64)
+    })?;
+    Ok(Figure {
+        stage: format!("decode of {sequences} after {PROMPT}"),
+        unit: "tokens/s",
+        median: 1.0 / times.median(),
+        min: 1.0 / times.max(),
+        max: 1.0 / times.min(),
+        seconds: times.median() * sequences as f64,
+        work: work.decode(sequences, PROMPT + count / 2),
+    })
+}
+
+/// Time from pixels in memory to a token.
+struct Answer {
+    what: &'static str,
+    tiles: usize,
+    new_tokens: usize,
+    first_token: f64,
+    last_token: f64,
+}
+
+impl Answer {
+    fn json(&self) -> Value {
+        json!({
+            "what": self.what, "tiles": self.tiles, "new_tokens": self.new_tokens,
+            "first_token_seconds": self.first_token, "last_token_seconds": self.last_token,
+        })
+    }
+}
+
+/// A question about a square picture, with a prompt of about 1,130 tokens.
+fn picture(model: &mut SmolVlm, args: &BenchArgs) -> Result<Answer> {
+    answer(model, args, "picture", 17, 60)
+}
+
+/// A question about a clip whose every frame has a line of text before it.
+fn video(model: &mut SmolVlm, args: &BenchArgs) -> Result<Answer> {
+    answer(model, args, "video", args.frames, 60 + 14 * args.frames)
+}
+
+fn answer(model: &mut SmolVlm, args: &BenchArgs, what: &'static str, tiles: usize, text: usize) -> Result<Answer> {
     let values = model.pixel_table();
     let size = model.config().vision.image_size;
-    let tiles: Vec<Vec<u8>> = (0..TILES).map(|i| noise(size * size * 3, i as u64)).collect();
-    let tiles: Vec<&[u8]> = tiles.iter().map(Vec::as_slice).collect();
+    let pixels: Vec<Vec<u8>> = (0..tiles).map(|i| noise(size * size * 3, i as u64)).collect();
+    let pixels: Vec<&[u8]> = pixels.iter().map(Vec::as_slice).collect();
     let image_token = model.config().image_token_id;
-    let image_tokens = TILES * model.config().tokens_per_tile();
+    let image_tokens = tiles * model.config().tokens_per_tile();
+    let mut firsts = Vec::new();
     let times = Times::measure(args.repeat.min(2), || {
         let started = Instant::now();
         let mut features = Vec::new();
-        for tiles in tiles.chunks(2) {
+        for tiles in pixels.chunks(model.engine().tiles_at_a_time()) {
             features.extend(model.engine().encode(tiles, &values)?);
         }
-        let ids = [vec![image_token; image_tokens], words(model, WORDS)].concat();
-        generate(model.engine(), Request { ids, features, options: exactly(1), logits: Logits::None })?;
-        Ok(started.elapsed().as_secs_f64())
+        let ids = [vec![image_token; image_tokens], words(model, text)].concat();
+        let encoded = started.elapsed().as_secs_f64();
+        let options = exactly(args.decode_tokens.max(1));
+        let (first, rest) = generate(model.engine(), Request { ids, features, options, logits: Logits::None })?;
+        firsts.push(encoded + first);
+        Ok(encoded + first + rest)
     })?;
-    Ok(times.median())
+    firsts.sort_by(f64::total_cmp);
+    let (first_token, last_token) = (firsts[firsts.len() / 2], times.median());
+    Ok(Answer { what, tiles, new_tokens: args.decode_tokens.max(1), first_token, last_token })
 }
 
 /// Seconds of the prompt and of the tokens after the first.
@@ -272,30 +284,56 @@ fn peak_memory() -> Option<u64> {
 
 impl Figure {
     /// The figure of an ideal program, in the same unit.
-    fn floor(&self, limits: &Limits) -> f64 {
+    fn floor(&self, limits: &Ceilings) -> f64 {
         if self.unit == MS_PER_TILE { self.median * self.share(limits) } else { self.median / self.share(limits) }
     }
 
     /// Of the machine's peak.
-    fn share(&self, limits: &Limits) -> f64 {
+    fn share(&self, limits: &Ceilings) -> f64 {
         self.work.floor(limits) / self.seconds
     }
 
-    fn json(&self, limits: &Limits) -> Value {
+    /// What was reached of whatever holds the stage back.
+    fn reached(&self, limits: &Ceilings) -> Value {
+        let Operations { matrices, attention, bytes } = self.work;
+        if self.work.is_bound_by_memory(limits) {
+            json!({ "read_bytes_per_second": bytes / self.seconds })
+        } else {
+            json!({ "flops": (matrices + attention) / self.seconds })
+        }
+    }
+
+    /// The same for people.
+    fn rate(&self, limits: &Ceilings) -> String {
+        let Operations { matrices, attention, bytes } = self.work;
+        if self.work.is_bound_by_memory(limits) {
+            format!("{:.1} GB/s", bytes / self.seconds / 1e9)
+        } else {
+            format!("{:.0} GFLOP/s", (matrices + attention) / self.seconds / 1e9)
+        }
+    }
+
+    fn json(&self, limits: &Ceilings) -> Value {
         json!({
             "stage": self.stage, "unit": self.unit, "median": self.median, "min": self.min, "max": self.max,
-            "floor": self.floor(limits), "share_of_floor": self.share(limits), "reached": self.work.per_second(self.seconds),
+            "floor": self.floor(limits), "share_of_floor": self.share(limits), "reached": self.reached(limits),
         })
     }
 }
 
-fn table(figures: &[Figure], limits: &Limits, first_token: f64, memory: Option<u64>) -> String {
+/// The most bytes ever held.
+struct Memory {
+    process: Option<u64>,
+    device: Option<u64>,
+}
+
+fn table(figures: &[Figure], limits: &Ceilings, answers: &[Answer], memory: &Memory) -> String {
     let mut text = format!(
-        "peak of this machine: {:.0} GFLOP/s in matrices, {:.0} in attention, {:.1} GB/s read from memory\n\n\
-         {:20} {:>10} {:>10} {:>10} {:>10}  {:12} {:>14} {}\n",
+        "peak of this machine: {:.0} GFLOP/s in matrices, {:.0} in attention, {:.1} GB/s of memory\n\n\
+         {:24} {:>10} {:>10} {:>10} {:>10}  {:12} {:>14} {}\n",
         limits.matrices / 1e9,
         limits.attention / 1e9,
-        limits.bandwidth / 1e9,
+        limits.memory / 1e9,
         "stage",
         "median",
         "min",
@@ -307,15 +345,24 @@ fn table(figures: &[Figure], limits: &Limits, first_token: f64, memory: Option<u
     );
     for figure in figures {
         let Figure { stage, unit, median, min, max, .. } = figure;
-        let (floor, share, rate) =
-            (figure.floor(limits), 100.0 * figure.share(limits), figure.work.rate(figure.seconds));
+        let (floor, share, rate) = (figure.floor(limits), 100.0 * figure.share(limits), figure.rate(limits));
         text += &format!(
-            "{stage:20} {median:10.1} {min:10.1} {max:10.1} {floor:10.1}  {unit:12} {rate:>14} {share:.0} %\n"
+            "{stage:24} {median:10.1} {min:10.1} {max:10.1} {floor:10.1}  {unit:12} {rate:>14} {share:.0} %\n"
         );
     }
-    text += &format!("\npicture of 17 tiles to first token: {first_token:.2} s\n");
-    if let Some(memory) = memory {
-        text += &format!("peak memory of this process: {}\n", console::bytes(memory));
+    text.push('\n');
+    for Answer { what, tiles, new_tokens, first_token, last_token } in answers {
+        text += &format!(
+            "{what} of {tiles} tiles: first token after {:.1} ms, {new_tokens} tokens after {:.1} ms\n",
+            1e3 * first_token,
+            1e3 * last_token
+        );
+    }
+    if let Some(process) = memory.process {
+        text += &format!("peak memory of this process: {}\n", console::bytes(process));
+    }
+    if let Some(device) = memory.device {
+        text += &format!("peak memory on the device: {}\n", console::bytes(device));
     }
     text
 }

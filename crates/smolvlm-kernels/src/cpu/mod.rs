@@ -26,7 +26,8 @@ pub use tensor::Tensor;
 pub use weight::{Table, Weight};
 
 use crate::backend::{
-    Appetite, Backend, BackendError, CacheShape, LinearArgs, Norm, PatchArgs, RopeTable, TileBatch, TokenBatch,
+    Appetite, Backend, BackendError, CacheShape, Ceilings, LinearArgs, Norm, PatchArgs, RopeTable, TileBatch,
+    TokenBatch,
 };
 use crate::choose::largest;
 use crate::packed::PackedMatrix;
@@ -143,6 +144,10 @@ impl Backend for CpuBackend {
 
     fn appetite(&self) -> Appetite {
         Appetite { tiles: 2, tokens: 512 }
+    }
+
+    fn measure_ceilings(&self, format: Format) -> Ceilings {
+        self.measure_peak().ceilings(format)
     }
 
     fn rows(&self, x: &Tensor) -> usize {

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 use super::CpuBackend;
 use super::matmul::{CHUNK, Dot, PANEL, Panels, Rows, TILE_ROWS, Tile};
 use crate::aligned::Aligned;
+use crate::backend::Ceilings;
+use crate::view::Format;
 
 /// How long each figure is measured.
 const MEASURE: Duration = Duration::from_millis(150);
@@ -26,6 +28,18 @@ pub struct Peak {
     pub q8_ops: f64,
     /// Bytes per second read from memory.
     pub read_bandwidth: f64,
+}
+
+impl Peak {
+    /// What holds back a model in a format.
+    pub(super) fn ceilings(&self, format: Format) -> Ceilings {
+        let (matrices, attention) = match format {
+            Format::F32 => (self.f32_flops, self.f32_flops),
+            Format::Bf16 => (self.bf16_flops, self.bf16_flops),
+            Format::Q8 | Format::Q4 => (self.q8_ops, self.bf16_flops),
+        };
+        Ceilings { matrices, attention, memory: self.read_bandwidth }
+    }
 }
 
 impl CpuBackend {

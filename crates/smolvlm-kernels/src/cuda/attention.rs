@@ -2,9 +2,10 @@
 
 use super::CudaBackend;
 use super::cache::Cache;
-use super::launch::{Argument, Shape};
-use super::plan::{Plan, recorded_parts};
+use super::launch::{Argument, Module, Shape};
+use super::plan::{Array, Plan, recorded_parts};
 use super::tensor::{Element, Tensor};
+use super::tensor_map::TensorMap;
 use crate::backend::RopeTable;
 
 /// The head size that the fast kernels are made for.
@@ -21,9 +22,71 @@ const MOST_HEAD: usize = 160;
 
 pub(super) fn tiles(backend: &CudaBackend, qkv: &Tensor, tile_rows: usize, heads: usize) -> Tensor {
     let head = qkv.width / (3 * heads);
-    assert!(head <= MOST_HEAD, "heads of {head}");
     let out = backend.tensor(qkv.rows, heads * head, qkv.element);
-    let kernel = backend.kernel(&format!("tile_attention_{}", qkv.element.name()));
+    match (qkv.element, head) {
+        (Element::Bf16, FAST_HEAD) if backend.has_wgmma() => tiles_wgmma(backend, qkv, tile_rows, heads, &out),
+        (Element::Bf16, FAST_HEAD | 72) => tiles_mma(backend, qkv, tile_rows, heads, &out),
+        _ => tiles_any(backend, qkv, tile_rows, heads, &out),
+    }
+    out
+}
+
+/// As `attention_entries.cu` declares it.
+#[repr(C)]
+struct TileArguments {
+    map: TensorMap,
+    out: u64,
+    tiles: i32,
+    tile_rows: i32,
+    heads: i32,
+}
+
+/// Queries of a block, its threads, and its shared memory: the queries, three blocks of 128 keys and values, 14 barriers.
+const WGMMA_QUERIES: usize = 128;
+const WGMMA_THREADS: u32 = 384;
+const WGMMA_SHARED: u32 = (WGMMA_QUERIES * 128 + 3 * 2 * 128 * 128 + 14 * 8) as u32;
+
+fn tiles_wgmma(backend: &CudaBackend, qkv: &Tensor, tile_rows: usize, heads: usize, out: &Tensor) {
+    let tiles = qkv.rows / tile_rows;
+    let map = TensorMap::of_bf16(&backend.device, qkv.pointer(), &[qkv.width, tile_rows, tiles]);
+    let structure = TileArguments {
+        map,
+        out: out.pointer(),
+        tiles: tiles as i32,
+        tile_rows: tile_rows as i32,
+        heads: heads as i32,
+    };
+    let items = (tile_rows.div_ceil(WGMMA_QUERIES) * heads * tiles) as u32;
+    let blocks = items.min(backend.device.info.multiprocessors);
+    let shape = Shape { shared: WGMMA_SHARED, ..Shape::new((blocks, 1, 1), WGMMA_THREADS) };
+    let kernel = backend.kernel(Module::FastAttention, "tile_attention_wgmma");
+    // Safety: the structure is the kernel's; the map describes all of `qkv`, and `out` has its rows.
+    unsafe { backend.device.launch_struct("attention inside tiles", kernel, shape, &structure) };
+}
+
+/// Queries of a block, and its threads.
+const MMA_QUERIES: usize = 128;
+const MMA_THREADS: u32 = 128;
+
+/// Shared memory of two blocks of 64 keys and values, whose rows are padded to whole products and 16 bytes more.
+fn mma_shared(head: usize) -> u32 {
+    (2 * 2 * 64 * (head.next_multiple_of(16) + 8) * 2) as u32
+}
+
+fn tiles_mma(backend: &CudaBackend, qkv: &Tensor, tile_rows: usize, heads: usize, out: &Tensor) {
+    let (head, tiles) = (qkv.width / (3 * heads), qkv.rows / tile_rows);
+    let kernel = backend.kernel(Module::FastAttention, &format!("tile_attention_mma_{head}"));
+    let arguments = [qkv.pointer().into(), out.pointer().into(), (tile_rows as u32).into(), (heads as u32).into()];
+    let grid = (tile_rows.div_ceil(MMA_QUERIES) as u32, heads as u32, tiles as u32);
+    let shape = Shape { shared: mma_shared(head), ..Shape::new(grid, MMA_THREADS) };
+    // Safety: blocks for every query of every tile and head.
+    unsafe { backend.device.launch("attention inside tiles", kernel, shape, &arguments) };
+}
+
+fn tiles_any(backend: &CudaBackend, qkv: &Tensor, tile_rows: usize, heads: usize, out: &Tensor) {
+    let head = qkv.width / (3 * heads);
+    assert!(head <= MOST_HEAD, "heads of {head}");
+    let kernel = backend.kernel(Module::Attention, &format!("tile_attention_{}", qkv.element.name()));
     let rows = qkv.rows as u32;
     let arguments = [
         qkv.pointer().into(),
@@ -36,7 +99,6 @@ pub(super) fn tiles(backend: &CudaBackend, qkv: &Tensor, tile_rows: usize, heads
     let shape = Shape::new((rows.div_ceil(WARPS), heads as u32, 1), THREADS);
     // Safety: a warp for each row and head of `out`.
     unsafe { backend.device.launch("attention inside tiles", kernel, shape, &arguments) };
-    out
 }
 
 /// Rotates, appends, attends. `layer` of the cache has memory for every page of the plan.
@@ -54,14 +116,58 @@ pub(super) fn cached(
     let out = backend.tensor(qkv.rows, attention.heads * attention.head, qkv.element);
     let group = attention.heads / attention.kv_heads;
     let decoding = plan.batch.segments.len() == plan.tokens();
-    let fast = qkv.element == Element::Bf16 && attention.head == FAST_HEAD && DECODE_GROUPS.contains(&group);
-    if decoding && fast {
+    let fast = qkv.element == Element::Bf16 && attention.head == FAST_HEAD;
+    if fast && decoding && DECODE_GROUPS.contains(&group) {
         attention.decode(backend, group, &out);
+    } else if fast && !decoding && backend.has_wgmma() {
+        attention.wgmma(backend, cache, layer, &out);
+    } else if fast && !decoding {
+        attention.mma(backend, &out);
     } else {
         attention.any(backend, &out);
     }
     out
 }
+
+/// As `paged_attention.cu` declares it.
+#[repr(C)]
+struct Segments {
+    row: u64,
+    row_count: u64,
+    start: u64,
+    first_page: u64,
+    pages: u64,
+}
+
+/// As `attention_entries.cu` declares it.
+#[repr(C)]
+struct PagedArguments {
+    map: TensorMap,
+    qkv: u64,
+    out: u64,
+    work: u64,
+    segments: Segments,
+    layer_row: i32,
+    page_rows: i32,
+    heads: i32,
+    kv_heads: i32,
+}
+
+/// As `attention_entries.cu` declares it.
+#[repr(C)]
+struct PagedMmaArguments {
+    qkv: u64,
+    out: u64,
+    work: u64,
+    segments: Segments,
+    cache: u64,
+    page_stride: u64,
+    heads: i32,
+    kv_heads: i32,
+}
+
+/// Query heads of a key-value head that one block of the kernel for Hopper may take together.
+const WGMMA_GROUP: usize = 3;
 
 /// Attention over pages in progress.
 struct Paged<'a> {
@@ -82,14 +188,14 @@ impl<'a> Paged<'a> {
     }
 
     fn rotate_append(&self, backend: &CudaBackend, rope: &RopeTable<CudaBackend>) {
-        let kernel = backend.kernel(&format!("rotate_append_{}", self.qkv.element.name()));
+        let kernel = backend.kernel(Module::Attention, &format!("rotate_append_{}", self.qkv.element.name()));
         let arguments: [Argument; 11] = [
             self.qkv.pointer().into(),
             self.cache.into(),
             self.stride.into(),
-            self.plan.positions().into(),
-            self.plan.first_pages().into(),
-            self.plan.pages().into(),
+            self.plan.array(Array::Positions).into(),
+            self.plan.array(Array::FirstPages).into(),
+            self.plan.array(Array::Pages).into(),
             rope.cos.f32.pointer().into(),
             rope.sin.f32.pointer().into(),
             (self.heads as u32).into(),
@@ -103,15 +209,15 @@ impl<'a> Paged<'a> {
 
     fn any(&self, backend: &CudaBackend, out: &Tensor) {
         assert!(self.head <= MOST_HEAD, "heads of {}", self.head);
-        let kernel = backend.kernel(&format!("paged_attention_{}", self.qkv.element.name()));
+        let kernel = backend.kernel(Module::Attention, &format!("paged_attention_{}", self.qkv.element.name()));
         let rows = self.qkv.rows as u32;
         let arguments: [Argument; 11] = [
             self.qkv.pointer().into(),
             self.cache.into(),
             self.stride.into(),
-            self.plan.positions().into(),
-            self.plan.first_pages().into(),
-            self.plan.pages().into(),
+            self.plan.array(Array::Positions).into(),
+            self.plan.array(Array::FirstPages).into(),
+            self.plan.array(Array::Pages).into(),
             out.pointer().into(),
             rows.into(),
             (self.heads as u32).into(),
@@ -123,6 +229,61 @@ impl<'a> Paged<'a> {
         unsafe { backend.device.launch("attention over pages", kernel, shape, &arguments) };
     }
 
+    fn segments(&self) -> Segments {
+        let array = |array| self.plan.array(array);
+        Segments {
+            row: array(Array::SegmentRow),
+            row_count: array(Array::SegmentRows),
+            start: array(Array::SegmentStart),
+            first_page: array(Array::SegmentFirstPage),
+            pages: array(Array::Pages),
+        }
+    }
+
+    fn wgmma(&self, backend: &CudaBackend, cache: &Cache, layer: usize, out: &Tensor) {
+        // Together they read keys and values once; apart they keep more multiprocessors busy.
+        let together = self.heads / self.kv_heads == WGMMA_GROUP
+            && self.kv_heads * self.plan.work_items > backend.device.info.multiprocessors as usize;
+        let group = if together { WGMMA_GROUP } else { 1 };
+        let rows_per_page = cache.page_numbers() / FAST_HEAD as u64;
+        let rows = rows_per_page * (cache.shape.pages as u64 + 1);
+        let structure = PagedArguments {
+            map: TensorMap::of_bf16(&backend.device, cache.layer(0), &[FAST_HEAD, rows as usize]),
+            qkv: self.qkv.pointer(),
+            out: out.pointer(),
+            work: self.plan.array(Array::Work),
+            segments: self.segments(),
+            layer_row: (layer as u64 * cache.layer_numbers() / FAST_HEAD as u64) as i32,
+            page_rows: rows_per_page as i32,
+            heads: self.heads as i32,
+            kv_heads: self.kv_heads as i32,
+        };
+        let kernel = backend.kernel(Module::FastAttention, &format!("paged_attention_wgmma_{group}"));
+        let grid = ((self.heads / group) as u32, self.plan.work_items as u32, 1);
+        let shared = (group * 64 * 128 + 3 * 2 * 128 * 128 + 13 * 8) as u32;
+        let shape = Shape { shared, ..Shape::new(grid, (group as u32 + 1) * 128) };
+        // Safety: the structure is the kernel's; the map describes the whole cache, of which the plan's pages have memory.
+        unsafe { backend.device.launch_struct("attention over pages", kernel, shape, &structure) };
+    }
+
+    fn mma(&self, backend: &CudaBackend, out: &Tensor) {
+        let structure = PagedMmaArguments {
+            qkv: self.qkv.pointer(),
+            out: out.pointer(),
+            work: self.plan.array(Array::Work),
+            segments: self.segments(),
+            cache: self.cache,
+            page_stride: self.stride,
+            heads: self.heads as i32,
+            kv_heads: self.kv_heads as i32,
+        };
+        let grid = (self.heads as u32, self.plan.work_items as u32, 1);
+        let shape = Shape { shared: mma_shared(FAST_HEAD), ..Shape::new(grid, MMA_THREADS) };
+        let kernel = backend.kernel(Module::FastAttention, "paged_attention_mma");
+        // Safety: the structure is the kernel's; the plan's pages have memory.
+        unsafe { backend.device.launch_struct("attention over pages", kernel, shape, &structure) };
+    }
+
     /// One query for each sequence, its keys in parts.
     fn decode(&self, backend: &CudaBackend, group: usize, out: &Tensor) {
         let parts = recorded_parts(self.plan.most_keys, DECODE_PART);
@@ -132,15 +293,15 @@ impl<'a> Paged<'a> {
             self.qkv.pointer().into(),
             self.cache.into(),
             self.stride.into(),
-            self.plan.positions().into(),
-            self.plan.first_pages().into(),
-            self.plan.pages().into(),
+            self.plan.array(Array::Positions).into(),
+            self.plan.array(Array::FirstPages).into(),
+            self.plan.array(Array::Pages).into(),
             out.pointer().into(),
             partial_pointer.into(),
             (self.kv_heads as u32).into(),
             (DECODE_PART as u32).into(),
         ];
-        let kernel = backend.kernel(&format!("decode_attention_{group}"));
+        let kernel = backend.kernel(Module::Attention, &format!("decode_attention_{group}"));
         let shape = Shape::new((self.kv_heads as u32, out.rows as u32, parts as u32), THREADS);
         // Safety: a block for each key-value head, row and part; `partial` has room for all parts.
         unsafe { backend.device.launch("attention of one token", kernel, shape, &arguments) };
@@ -149,13 +310,20 @@ impl<'a> Paged<'a> {
         }
         let arguments = [
             partial_pointer.into(),
-            self.plan.positions().into(),
+            self.plan.array(Array::Positions).into(),
             out.pointer().into(),
             (DECODE_PART as u32).into(),
             (parts as u32).into(),
         ];
         let shape = Shape::new((self.heads as u32, out.rows as u32, 1), FAST_HEAD as u32);
         // Safety: as above.
-        unsafe { backend.device.launch("merging attention", backend.kernel("merge_parts"), shape, &arguments) };
+        unsafe {
+            backend.device.launch(
+                "merging attention",
+                backend.kernel(Module::Attention, "merge_parts"),
+                shape,
+                &arguments,
+            )
+        };
     }
 }

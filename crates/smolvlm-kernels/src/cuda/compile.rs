@@ -12,11 +12,11 @@ use super::device::{Result, error};
 
 const PRELUDE: &str = include_str!("kernels/prelude.cuh");
 
-/// A kernel file.
+/// Kernel files that are compiled together.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Source {
     pub(super) name: &'static str,
-    pub(super) text: &'static str,
+    pub(super) files: &'static [&'static str],
 }
 
 /// Compiles for one GPU.
@@ -38,7 +38,7 @@ impl Compiler {
     /// # Errors
     /// When it does not compile; the message holds the compiler's log.
     pub(super) fn image(&self, source: Source, defines: &[String]) -> Result<Vec<u8>> {
-        let text = format!("{PRELUDE}\n{}", source.text);
+        let text = [&[PRELUDE], source.files].concat().join("\n");
         let path = self.folder.as_ref().map(|folder| folder.join(self.file_name(source.name, &text, defines)));
         if let Some(image) = path.as_ref().and_then(|path| fs::read(path).ok()).filter(|image| is_whole(image)) {
             return Ok(image[..image.len() - MARK.len()].to_vec());

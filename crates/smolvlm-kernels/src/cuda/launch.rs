@@ -13,11 +13,45 @@ use super::device::{Device, Result, failed};
 /// Most arguments of a kernel.
 const MOST_ARGUMENTS: usize = 16;
 
-/// Kernels of several files, loaded when they are first asked for.
+/// Kernels of several modules, looked up when they are first asked for.
 pub(super) struct Kernels {
     device: Arc<Device>,
-    modules: Vec<sys::CUmodule>,
-    functions: Mutex<HashMap<String, Function>>,
+    modules: HashMap<Module, sys::CUmodule>,
+    functions: Mutex<HashMap<(Module, String), Function>>,
+}
+
+/// Kernel files that are compiled together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Module {
+    /// Operations on rows.
+    Rows,
+    /// Products of a handful of rows.
+    FewRows,
+    /// Attention for any head size, and decoding's.
+    Attention,
+    /// Attention of many queries on matrix units.
+    FastAttention,
+}
+
+impl Module {
+    const ALL: [Self; 4] = [Self::Rows, Self::FewRows, Self::Attention, Self::FastAttention];
+
+    fn source(self) -> Source {
+        match self {
+            Self::Rows => Source { name: "rows", files: &[include_str!("kernels/rows.cu")] },
+            Self::FewRows => Source { name: "few_rows", files: &[include_str!("kernels/few_rows.cu")] },
+            Self::Attention => Source { name: "attention", files: &[include_str!("kernels/attention.cu")] },
+            Self::FastAttention => Source {
+                name: "fast_attention",
+                files: &[
+                    include_str!("kernels/attention_common.cuh"),
+                    include_str!("kernels/tile_attention.cu"),
+                    include_str!("kernels/paged_attention.cu"),
+                    include_str!("kernels/attention_entries.cu"),
+                ],
+            },
+        }
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -30,38 +64,37 @@ unsafe impl Send for Kernels {}
 unsafe impl Sync for Kernels {}
 
 impl Kernels {
-    /// Compiles and loads `sources`.
+    /// Compiles and loads all modules.
     ///
     /// # Errors
     /// When one does not compile or load.
-    pub(super) fn load(device: &Arc<Device>, compiler: &Compiler, sources: &[(Source, Vec<String>)]) -> Result<Self> {
+    pub(super) fn load(device: &Arc<Device>, compiler: &Compiler) -> Result<Self> {
         device.bind();
-        let mut kernels = Self { device: device.clone(), modules: Vec::new(), functions: Mutex::default() };
-        for (source, defines) in sources {
-            let image = compiler.image(*source, defines)?;
+        let mut kernels = Self { device: device.clone(), modules: HashMap::new(), functions: Mutex::default() };
+        for which in Module::ALL {
+            let source = which.source();
+            let image = compiler.image(source, &[])?;
             // Safety: the image is whole machine code; the driver copies it.
             let module = unsafe { result::module::load_data(image.as_ptr().cast()) };
-            kernels.modules.push(module.map_err(|error| failed(&format!("loading {}.cu", source.name), error))?);
+            let module = module.map_err(|error| failed(&format!("loading {}.cu", source.name), error))?;
+            kernels.modules.insert(which, module);
         }
         Ok(kernels)
     }
 
     /// A kernel by name; a failure is kept by the device.
-    pub(super) fn get(&self, name: &str) -> Option<Function> {
+    pub(super) fn get(&self, module: Module, name: &str) -> Option<Function> {
         let mut functions = self.functions.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(function) = functions.get(name) {
+        if let Some(function) = functions.get(&(module, name.to_owned())) {
             return Some(*function);
         }
         let c_name = CString::new(name).ok()?;
-        // Safety: the modules are loaded.
-        let find = |module| unsafe { result::module::get_function(module, c_name.clone()) };
-        let Some(function) = self.modules.iter().find_map(|module| find(*module).ok()) else {
-            self.device.fail(super::device::error(format!("CUDA: no kernel {name}")));
-            return None;
-        };
+        // Safety: the module is loaded.
+        let function = unsafe { result::module::get_function(*self.modules.get(&module)?, c_name) };
+        let function = self.device.check(&format!("finding kernel {name}"), function)?;
         let function = Function(function);
         self.allow_shared_memory(function);
-        functions.insert(name.to_owned(), function);
+        functions.insert((module, name.to_owned()), function);
         Some(function)
     }
 
@@ -83,7 +116,7 @@ impl Drop for Kernels {
     fn drop(&mut self) {
         self.device.bind();
         self.device.synchronise("unloading kernels");
-        for module in &self.modules {
+        for module in self.modules.values() {
             // Safety: loaded once, and nothing runs any more.
             let _ = unsafe { result::module::unload(*module) };
         }

@@ -1,7 +1,7 @@
 //! `epilogue(norm(x) · Wᵀ)`: a handful of rows by a kernel that reads the weights once, more by the library.
 
 use super::CudaBackend;
-use super::launch::{Argument, Shape};
+use super::launch::{Argument, Module, Shape};
 use super::matmul::Product;
 use super::tensor::{Element, Tensor, Vector, Weight};
 use crate::backend::{Activation, LinearArgs, Norm, PatchArgs};
@@ -52,6 +52,7 @@ fn suits_few_rows(backend: &CudaBackend, args: &LinearArgs<'_, CudaBackend>, ele
         && args.weight.inputs.is_multiple_of(8)
         && shared <= backend.device.shared_memory / 2
         && !matches!(args.norm, Some(Norm::Layer { .. }))
+        && (args.activation != Activation::SwiGlu || args.residual.is_none())
 }
 
 /// As `few_rows.cu` declares it.
@@ -102,7 +103,14 @@ fn few_rows(backend: &CudaBackend, args: &LinearArgs<'_, CudaBackend>, residual:
     let shared = (rows * args.weight.inputs * weights.bytes()) as u32;
     let shape = Shape { shared, ..Shape::new((blocks, 1, 1), FEW_ROWS_THREADS) };
     // Safety: the structure is the kernel's, and every tensor is as large as it says.
-    unsafe { backend.device.launch_struct("a product of few rows", backend.kernel(&kernel), shape, &structure) };
+    unsafe {
+        backend.device.launch_struct(
+            "a product of few rows",
+            backend.kernel(Module::FewRows, &kernel),
+            shape,
+            &structure,
+        )
+    };
 }
 
 fn many_rows(backend: &CudaBackend, args: &LinearArgs<'_, CudaBackend>, residual: Option<&Tensor>, out: &Tensor) {
@@ -113,31 +121,44 @@ fn many_rows(backend: &CudaBackend, args: &LinearArgs<'_, CudaBackend>, residual
     };
     let x = prepared.as_ref().unwrap_or(args.x);
     let bias = args.bias.map(|bias| bias_as(bias, out.element));
-    let gelu = args.activation == Activation::GeluTanh;
-    let residual = residual.map(Tensor::pointer);
-    let product = Product { x, weight: args.weight, out, residual, bias, gelu: false };
+    let product = Product { x, weight: args.weight, out, residual: None, bias, gelu: false };
     match args.activation {
-        Activation::Identity => backend.matmul.product(&product),
+        Activation::Identity => {
+            return backend.matmul.product(&Product { residual: residual.map(Tensor::pointer), ..product });
+        }
         // The library's own is coarse, which does not matter where the result is rounded anyway.
-        Activation::GeluTanh if out.element == Element::Bf16 && residual.is_none() => {
-            backend.matmul.product(&Product { gelu, ..product });
+        Activation::GeluTanh if out.element == Element::Bf16 => {
+            backend.matmul.product(&Product { gelu: true, ..product });
         }
         Activation::GeluTanh => {
-            backend.matmul.product(&Product { bias: None, residual: None, ..product });
-            let bias = args.bias.map_or(0, |bias| bias.f32.pointer());
-            let kernel = backend.kernel(&format!("bias_gelu_{}", out.element.name()));
-            let arguments = [out.pointer().into(), bias.into(), out.numbers().into(), (out.width as u32).into()];
-            // Safety: one thread for each number of `out`; a bias has as many as `out` is wide.
-            unsafe { backend.device.launch("gelu", kernel, Shape::each(out.numbers() as u64), &arguments) };
-            assert!(residual.is_none(), "a residual after an activation");
+            backend.matmul.product(&Product { bias: None, ..product });
+            bias_gelu(backend, args.bias, out);
         }
         Activation::SwiGlu => {
-            assert!(residual.is_none(), "a residual after an activation");
             let both = backend.tensor(x.rows, args.weight.outputs, out.element);
             backend.matmul.product(&Product { out: &both, ..product });
             swiglu(backend, &both, out);
         }
     }
+    if let Some(residual) = residual {
+        add(backend, residual, out);
+    }
+}
+
+fn bias_gelu(backend: &CudaBackend, bias: Option<&Vector>, out: &Tensor) {
+    let bias = bias.map_or(0, |bias| bias.f32.pointer());
+    let kernel = backend.kernel(Module::Rows, &format!("bias_gelu_{}", out.element.name()));
+    let arguments = [out.pointer().into(), bias.into(), out.numbers().into(), (out.width as u32).into()];
+    // Safety: one thread for each number of `out`; a bias has as many as `out` is wide.
+    unsafe { backend.device.launch("gelu", kernel, Shape::each(out.numbers() as u64), &arguments) };
+}
+
+/// `out += residual`, stored alike.
+fn add(backend: &CudaBackend, residual: &Tensor, out: &Tensor) {
+    let kernel = backend.kernel(Module::Rows, &format!("add_{}", out.element.name()));
+    let arguments = [out.pointer().into(), residual.pointer().into(), out.numbers().into()];
+    // Safety: one thread for each number of both.
+    unsafe { backend.device.launch("adding a residual", kernel, Shape::each(out.numbers() as u64), &arguments) };
 }
 
 fn swiglu(backend: &CudaBackend, both: &Tensor, out: &Tensor) {
@@ -147,7 +168,7 @@ fn swiglu(backend: &CudaBackend, both: &Tensor, out: &Tensor) {
     let threads = if wide { count / 4 } else { count };
     let arguments = [both.pointer().into(), out.pointer().into(), count.into()];
     // Safety: `both` is twice as wide as `out`.
-    unsafe { backend.device.launch("swiglu", backend.kernel(&name), Shape::each(threads), &arguments) };
+    unsafe { backend.device.launch("swiglu", backend.kernel(Module::Rows, &name), Shape::each(threads), &arguments) };
 }
 
 /// `norm(x)`, stored as `element`.
@@ -161,7 +182,7 @@ pub(super) fn norm(backend: &CudaBackend, x: &Tensor, norm: &Norm<'_, CudaBacken
     let shape = Shape::new((rows.div_ceil(ROWS_PER_BLOCK), 1, 1), ROW_THREADS);
     match norm {
         Norm::Rms { weight, eps } => {
-            let kernel = backend.kernel(&format!("{prefix}rms_norm_{suffix}"));
+            let kernel = backend.kernel(Module::Rows, &format!("{prefix}rms_norm_{suffix}"));
             let arguments: [Argument; 6] = [
                 x.pointer().into(),
                 weight.f32.pointer().into(),
@@ -174,7 +195,7 @@ pub(super) fn norm(backend: &CudaBackend, x: &Tensor, norm: &Norm<'_, CudaBacken
             unsafe { backend.device.launch("an RMS norm", kernel, shape, &arguments) };
         }
         Norm::Layer { weight, bias, eps } => {
-            let kernel = backend.kernel(&format!("{prefix}layer_norm_{suffix}"));
+            let kernel = backend.kernel(Module::Rows, &format!("{prefix}layer_norm_{suffix}"));
             let arguments: [Argument; 7] = [
                 x.pointer().into(),
                 weight.f32.pointer().into(),
@@ -199,7 +220,7 @@ fn convert(backend: &CudaBackend, x: &Tensor, element: Element) -> Option<Tensor
 /// `rows` rows of `x`, over and over.
 fn repeat(backend: &CudaBackend, x: &Tensor, rows: usize, element: Element) -> Tensor {
     let out = backend.tensor(rows, x.width, element);
-    let kernel = backend.kernel(&format!("convert_{}_{}", x.element.name(), element.name()));
+    let kernel = backend.kernel(Module::Rows, &format!("convert_{}_{}", x.element.name(), element.name()));
     let arguments = [
         x.pointer().into(),
         out.pointer().into(),
@@ -225,7 +246,7 @@ pub(super) fn patch_embed(backend: &CudaBackend, plan: &super::Plan, args: &Patc
     let (size, patch, tiles) = (plan.tiles.size, args.patch, plan.tiles.count);
     let rows = tiles * (size / patch) * (size / patch);
     let patches = backend.tensor(rows, inputs, element);
-    let kernel = backend.kernel(&format!("unfold_{}", element.name()));
+    let kernel = backend.kernel(Module::Rows, &format!("unfold_{}", element.name()));
     let count = patches.numbers() as u64;
     let arguments = [
         plan.tiles.pixels.pointer().into(),

@@ -16,6 +16,7 @@ mod plan;
 mod record;
 mod rows;
 mod tensor;
+mod tensor_map;
 
 use std::ops::Range;
 use std::path::PathBuf;
@@ -23,30 +24,24 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 pub use cache::Cache;
 pub use device::{DeviceInfo, Library, OLDEST_CAPABILITY, devices, libraries};
-pub use peak::Peak;
 pub use plan::Plan;
 pub use tensor::{Table, Tensor, Vector, Weight};
 
 use crate::backend::{
-    Appetite, Backend, BackendError, CacheShape, LinearArgs, Norm, PatchArgs, RopeTable, TileBatch, TokenBatch,
+    Appetite, Backend, BackendError, CacheShape, Ceilings, LinearArgs, Norm, PatchArgs, RopeTable, TileBatch,
+    TokenBatch,
 };
 use crate::packed::PackedMatrix;
 use crate::view::{Format, MatrixView};
-use compile::{Compiler, Source};
+use compile::Compiler;
 use cudarc::driver::result;
 use device::Device;
-use launch::{Function, Kernels};
+use launch::{Function, Kernels, Module};
 use matmul::Matmul;
 use memory::{Arena, Buffer};
 use plan::{recorded_parts, recorded_rows};
 use record::{Key, Recording, Recordings, State};
 use tensor::{Element, Memory};
-
-const SOURCES: [Source; 3] = [
-    Source { name: "rows", text: include_str!("kernels/rows.cu") },
-    Source { name: "few_rows", text: include_str!("kernels/few_rows.cu") },
-    Source { name: "attention", text: include_str!("kernels/attention.cu") },
-];
 
 /// Computes on an NVIDIA GPU.
 pub struct CudaBackend {
@@ -65,8 +60,7 @@ impl CudaBackend {
     pub fn new(index: usize, kernels: Option<PathBuf>) -> Result<Self, BackendError> {
         let device = Device::open(index)?;
         let compiler = Compiler::new(device.info.capability, kernels);
-        let sources = SOURCES.map(|source| (source, Vec::new()));
-        let kernels = Kernels::load(&device, &compiler, &sources)?;
+        let kernels = Kernels::load(&device, &compiler)?;
         let matmul = Matmul::new(&device)?;
         let arena = Arena::new(&device);
         device.take_failure()?;
@@ -78,19 +72,19 @@ impl CudaBackend {
         &self.device.info
     }
 
-    /// Bytes of the device's memory that this backend has allocated, and the most it ever had.
-    pub fn allocated(&self) -> (u64, u64) {
-        self.device.allocated()
-    }
-
     /// Uninitialised activations of a step.
     fn tensor(&self, rows: usize, width: usize, element: Element) -> Tensor {
         let memory = Memory::Step(self.arena.take(rows * width * element.bytes()));
         Tensor { rows, width, element, memory }
     }
 
-    fn kernel(&self, name: &str) -> Option<Function> {
-        self.kernels.get(name)
+    /// Whether this is the generation whose own matrix instructions the fastest kernels use.
+    fn has_wgmma(&self) -> bool {
+        self.device.info.capability == (9, 0)
+    }
+
+    fn kernel(&self, module: Module, name: &str) -> Option<Function> {
+        self.kernels.get(module, name)
     }
 
     /// Copies the bytes of some rows to the host.
@@ -175,6 +169,14 @@ impl Backend for CudaBackend {
 
     fn appetite(&self) -> Appetite {
         Appetite { tiles: 16, tokens: 8192 }
+    }
+
+    fn measure_ceilings(&self, format: Format) -> Ceilings {
+        self.measure_peak(Element::of(format))
+    }
+
+    fn most_memory(&self) -> Option<u64> {
+        Some(self.device.allocated().1)
     }
 
     fn memory_left(&self) -> Option<u64> {

@@ -1,4 +1,4 @@
-//! What the GPU can do at most, measured: large bf16 products and large copies, as a stage's share of the peak is counted.
+//! What the GPU can do at most, measured by large products and large copies.
 
 use std::time::Instant;
 
@@ -8,6 +8,8 @@ use super::CudaBackend;
 use super::matmul::Product;
 use super::memory::Buffer;
 use super::tensor::{Element, Memory, Tensor, Weight};
+use crate::backend::Ceilings;
+use crate::view::{Elements, Format, MatrixView};
 
 /// Rows, inputs and outputs of the product.
 const SIDE: usize = 8192;
@@ -16,40 +18,28 @@ const COPY_BYTES: usize = 1 << 30;
 /// Of each, after as many that are not timed.
 const REPEATS: u32 = 10;
 
-/// Measured ceilings.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Peak {
-    /// bf16 products with f32 sums, operations per second.
-    pub bf16: f64,
-    /// Bytes read and written per second by a copy inside the device.
-    pub memory: f64,
-}
-
 impl CudaBackend {
-    /// Measures it in about a second.
-    ///
-    /// # Errors
-    /// When the device fails or has too little memory for it.
-    pub fn measure_peak(&self) -> Result<Peak, crate::BackendError> {
+    /// Measures what products of `element` and copies reach. A failure is kept by the device.
+    pub(super) fn measure_peak(&self, element: Element) -> Ceilings {
         let operations = 2.0 * (SIDE as f64).powi(3);
-        let bf16 = operations / self.measure_product();
+        let products = operations / self.measure_product(element);
         let memory = 2.0 * COPY_BYTES as f64 / self.measure_copy();
-        self.device.take_failure()?;
-        Ok(Peak { bf16, memory })
+        Ceilings { matrices: products, attention: products, memory }
     }
 
-    fn measure_product(&self) -> f64 {
+    fn measure_product(&self, element: Element) -> f64 {
         // Numbers like those of real activations: a product of zeros is faster.
         let mut state = 1_u32;
         let mut random = || {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            half::bf16::from_f32((state >> 8) as f32 / (1 << 23) as f32 - 1.0).to_bits()
+            (state >> 8) as f32 / (1 << 23) as f32 - 1.0
         };
-        let numbers: Vec<u16> = (0..SIDE * SIDE).map(|_| random()).collect();
-        let matrix = || Buffer::of(&self.device, &numbers);
-        let tensor = |buffer| Tensor { rows: SIDE, width: SIDE, element: Element::Bf16, memory: Memory::Own(buffer) };
-        let (x, out) = (tensor(matrix()), tensor(Buffer::new(&self.device, SIDE * SIDE * 2)));
-        let weight = Weight { outputs: SIDE, inputs: SIDE, element: Element::Bf16, data: matrix() };
+        let numbers: Vec<u8> = (0..SIDE * SIDE).flat_map(|_| random().to_le_bytes()).collect();
+        let format = if element == Element::F32 { Format::F32 } else { Format::Bf16 };
+        let matrix = || Weight::stacked(&self.device, &[MatrixView::new(SIDE, SIDE, Elements::F32(&numbers))], format);
+        let (weight, x) = (matrix(), matrix());
+        let tensor = |data| Tensor { rows: SIDE, width: SIDE, element, memory: Memory::Own(data) };
+        let (x, out) = (tensor(x.data), tensor(Buffer::new(&self.device, SIDE * SIDE * element.bytes())));
         let product = Product { x: &x, weight: &weight, out: &out, residual: None, bias: None, gelu: false };
         self.time(|| self.matmul.product(&product))
     }

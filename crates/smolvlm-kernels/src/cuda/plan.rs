@@ -10,10 +10,10 @@ use super::device::Device;
 use super::memory::{Buffer, Pinned};
 use crate::backend::{PAGE_TOKENS, TileBatch, TokenBatch};
 
-/// Rows that a plan has room for at first.
-const FIRST_ROWS: usize = 1024;
-/// Most rows of a step that is recorded.
+/// Most rows of a step that is recorded: those have arrays of their own, which never move.
 pub(super) const MOST_RECORDED_ROWS: usize = 512;
+/// Queries that one block of attention over pages takes.
+pub(super) const QUERIES_PER_BLOCK: usize = 64;
 
 /// The page that rows nobody asked for are written to; a sequence's page `p` is page `p + 1` on the device.
 const SPARE_PAGE: u32 = 0;
@@ -24,27 +24,79 @@ pub struct Plan {
     pub(super) batch: TokenBatch,
     /// How many rows the step computes: those of the batch, or more when it is recorded.
     rows: AtomicUsize,
-    arrays: Arrays,
-    staging: Pinned,
-    memory: Buffer,
+    /// Of few rows, and of many.
+    regions: [Region; 2],
+    /// Which of them is in use.
+    region: usize,
     /// Where the cache of its pages lies.
     pub(super) cache: CUdeviceptr,
     /// Keys that the row with the longest past meets.
     pub(super) most_keys: usize,
+    /// Blocks of attention over pages.
+    pub(super) work_items: usize,
     pub(super) tiles: Tiles,
 }
 
-/// Where each array begins, in numbers of 32 bits, with room for `rows` and `pages`.
-#[derive(Debug, Clone, Copy)]
-struct Arrays {
+/// A step's arrays of 32-bit numbers, on the host and on the device.
+struct Region {
+    /// Room for as many rows, and pages.
     rows: usize,
     pages: usize,
+    staging: Pinned,
+    memory: Buffer,
 }
 
-impl Arrays {
-    // ids, positions, first pages, feature rows, feature indices, outputs: one number for each row, then the pages.
-    fn len(self) -> usize {
-        6 * self.rows + self.pages
+/// The arrays in the order in which they lie. All have room for as many numbers as there are rows, but for `Pages` and `Work`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Array {
+    Ids,
+    Positions,
+    /// Where each row's pages begin in `Pages`.
+    FirstPages,
+    Outputs,
+    /// The last one that decoding needs.
+    Pages,
+    FeatureRows,
+    FeatureIndices,
+    SegmentRow,
+    SegmentRows,
+    SegmentStart,
+    SegmentFirstPage,
+    /// Two numbers for each block: its segment, and its first row inside it.
+    Work,
+}
+
+impl Region {
+    fn new(device: &Arc<Device>, rows: usize, pages: usize) -> Self {
+        let bytes = 4 * (13 * rows + pages);
+        Self { rows, pages, staging: Pinned::new(device, bytes), memory: Buffer::new(device, bytes) }
+    }
+
+    /// Where an array begins, in numbers.
+    fn offset(&self, array: Array) -> usize {
+        let before = array as usize;
+        if array <= Array::Pages { before * self.rows } else { (before - 1) * self.rows + self.pages }
+    }
+
+    fn make_room(&mut self, device: &Arc<Device>, rows: usize, pages: usize) {
+        if rows > self.rows || pages > self.pages {
+            device.synchronise("growing a plan");
+            let room = |needed: usize, now: usize| if needed > now { needed.next_power_of_two() } else { now };
+            *self = Self::new(device, room(rows, self.rows), room(pages, self.pages));
+        }
+    }
+
+    /// An array on the host, to be written.
+    fn array_mut(&mut self, array: Array) -> &mut [u32] {
+        let offset = self.offset(array);
+        // Safety: any bytes are numbers, and pinned memory is aligned for them.
+        let words: &mut [u32] = unsafe { self.staging.bytes_mut().align_to_mut().1 };
+        words.get_mut(offset..).unwrap_or_default()
+    }
+
+    /// Writes the beginning of an array.
+    fn write(&mut self, array: Array, numbers: impl IntoIterator<Item = u32>) {
+        self.array_mut(array).iter_mut().zip(numbers).for_each(|(to, number)| *to = number);
     }
 }
 
@@ -58,16 +110,15 @@ pub(super) struct Tiles {
 
 impl Plan {
     pub(super) fn new(device: &Arc<Device>) -> Self {
-        let arrays = Arrays { rows: FIRST_ROWS, pages: FIRST_ROWS };
         Self {
             device: device.clone(),
             batch: TokenBatch::default(),
             rows: AtomicUsize::new(0),
-            arrays,
-            staging: Pinned::new(device, arrays.len() * 4),
-            memory: Buffer::new(device, arrays.len() * 4),
+            regions: [MOST_RECORDED_ROWS, 0].map(|rows| Region::new(device, rows, rows)),
+            region: 0,
             cache: 0,
             most_keys: 0,
+            work_items: 0,
             tiles: Tiles {
                 size: 0,
                 count: 0,
@@ -81,61 +132,76 @@ impl Plan {
     pub(super) fn fill_tokens(&mut self, batch: &TokenBatch) {
         self.batch.copy_from(batch);
         self.set_rows(self.tokens());
-        self.make_room(batch);
-        let Arrays { rows: room, .. } = self.arrays;
+        self.most_keys = batch.segments.iter().map(|segment| segment.start + segment.rows.len()).max().unwrap_or(0);
+        let rows = recorded_rows(self.tokens()).max(batch.features.len()).max(batch.outputs.len());
+        self.region = usize::from(rows > MOST_RECORDED_ROWS);
+        self.regions[self.region].make_room(&self.device, rows, batch.pages.len() + 1);
         // What was staged before has been read: every step ends with a download.
-        if self.staging.bytes().is_empty() {
-            return;
+        self.stage_rows();
+        let decoding = self.is_decoding();
+        if !decoding {
+            self.stage_segments();
         }
-        let [ids, positions, first_pages, feature_rows, feature_indices, outputs] = std::array::from_fn(|i| i * room);
-        let count = self.tokens();
-        let words = words(self.staging.bytes_mut());
-        words[ids..][..batch.ids.len()].copy_from_slice(&batch.ids);
-        self.most_keys = 0;
+        let region = &self.regions[self.region];
+        let words =
+            if decoding { region.offset(Array::Pages) + batch.pages.len() + 1 } else { region.memory.bytes() / 4 };
+        self.upload(words);
+    }
+
+    /// What every step needs.
+    fn stage_rows(&mut self) {
+        let (count, batch) = (self.tokens(), &self.batch);
+        let spare = count..recorded_rows(count);
+        let region = &mut self.regions[self.region];
+        region.write(Array::Ids, batch.ids.iter().copied().chain(spare.clone().map(|_| 0)));
         for segment in &batch.segments {
-            for (position, row) in (segment.start..).zip(segment.rows.clone()) {
-                words[positions + row] = position as u32;
-                words[first_pages + row] = 1 + segment.pages.start as u32;
+            let (rows, first_page) = (segment.rows.clone(), 1 + segment.pages.start as u32);
+            let positions = (segment.start..).take(rows.len()).map(|position| position as u32);
+            let to = region.array_mut(Array::Positions).iter_mut().skip(rows.start);
+            to.zip(positions).for_each(|(to, position)| *to = position);
+            let to = region.array_mut(Array::FirstPages).iter_mut().skip(rows.start);
+            to.take(rows.len()).for_each(|to| *to = first_page);
+        }
+        region.write(Array::Outputs, batch.outputs.iter().copied());
+        for row in spare {
+            for (array, number) in [(Array::Positions, 0), (Array::FirstPages, 0), (Array::Outputs, row as u32)] {
+                if let Some(to) = region.array_mut(array).get_mut(row) {
+                    *to = number;
+                }
             }
-            self.most_keys = self.most_keys.max(segment.start + segment.rows.len());
         }
-        for row in count..recorded_rows(count).min(room) {
-            words[ids + row] = 0;
-            words[positions + row] = 0;
-            words[first_pages + row] = 0;
-            words[outputs + row] = row as u32;
+        region.write(Array::Pages, std::iter::once(SPARE_PAGE).chain(batch.pages.iter().map(|page| page + 1)));
+    }
+
+    /// What steps with prompts need beside it.
+    fn stage_segments(&mut self) {
+        let (batch, region) = (&self.batch, &mut self.regions[self.region]);
+        region.write(Array::FeatureRows, batch.features.iter().map(|feature| feature.row));
+        region.write(Array::FeatureIndices, batch.features.iter().map(|feature| feature.index));
+        region.write(Array::SegmentRow, batch.segments.iter().map(|segment| segment.rows.start as u32));
+        region.write(Array::SegmentRows, batch.segments.iter().map(|segment| segment.rows.len() as u32));
+        region.write(Array::SegmentStart, batch.segments.iter().map(|segment| segment.start as u32));
+        region.write(Array::SegmentFirstPage, batch.segments.iter().map(|segment| 1 + segment.pages.start as u32));
+        // The longest first, so that none of them is still running when all others have ended.
+        let mut work: Vec<(usize, u32, u32)> = Vec::new();
+        for (i, segment) in batch.segments.iter().enumerate() {
+            let firsts = (0..segment.rows.len()).step_by(QUERIES_PER_BLOCK);
+            work.extend(firsts.map(|first| (segment.start + first, i as u32, first as u32)));
         }
-        for (i, feature) in batch.features.iter().enumerate() {
-            words[feature_rows + i] = feature.row;
-            words[feature_indices + i] = feature.index;
-        }
-        words[outputs..][..batch.outputs.len()].copy_from_slice(&batch.outputs);
-        let pages = &mut words[6 * room..];
-        pages[0] = SPARE_PAGE;
-        pages[1..].iter_mut().zip(&batch.pages).for_each(|(to, page)| *to = page + 1);
-        self.upload(6 * room + 1 + batch.pages.len());
+        work.sort_unstable_by(|a, b| b.0.cmp(&a.0));
+        region.write(Array::Work, work.iter().flat_map(|(_, segment, first)| [*segment, *first]));
+        self.work_items = work.len();
     }
 
     /// Copies the first `words` numbers to the device.
     fn upload(&self, words: usize) {
+        let Region { staging, memory, .. } = &self.regions[self.region];
+        let Some(bytes) = staging.bytes().get(..words * 4) else { return };
         self.device.bind();
         // Safety: both are that long, and the staging memory is not written before the step has ended.
         self.device.check("copying a step's inputs", unsafe {
-            result::memcpy_htod_async(self.memory.pointer(), &self.staging.bytes()[..words * 4], self.device.stream)
+            result::memcpy_htod_async(memory.pointer(), bytes, self.device.stream)
         });
-    }
-
-    fn make_room(&mut self, batch: &TokenBatch) {
-        let rows = recorded_rows(self.tokens()).max(batch.features.len()).max(batch.outputs.len());
-        let pages = batch.pages.len() + 1;
-        if rows <= self.arrays.rows && pages <= self.arrays.pages {
-            return;
-        }
-        let room = |needed: usize, now: usize| if needed > now { needed.next_power_of_two() } else { now };
-        self.arrays = Arrays { rows: room(rows, self.arrays.rows), pages: room(pages, self.arrays.pages) };
-        self.device.synchronise("growing a plan");
-        self.staging = Pinned::new(&self.device, self.arrays.len() * 4);
-        self.memory = Buffer::new(&self.device, self.arrays.len() * 4);
     }
 
     pub(super) fn fill_tiles(&mut self, batch: TileBatch<'_>) {
@@ -190,41 +256,15 @@ impl Plan {
             && self.batch.features.is_empty()
     }
 
-    /// Where the plan lies: tells plans apart, and one before and after it grew.
+    /// Where the arrays of recorded steps lie.
     pub(super) fn address(&self) -> u64 {
-        self.memory.pointer()
+        self.regions[0].memory.pointer()
     }
 
-    pub(super) fn ids(&self) -> CUdeviceptr {
-        self.array(0)
-    }
-
-    pub(super) fn positions(&self) -> CUdeviceptr {
-        self.array(1)
-    }
-
-    pub(super) fn first_pages(&self) -> CUdeviceptr {
-        self.array(2)
-    }
-
-    pub(super) fn feature_rows(&self) -> CUdeviceptr {
-        self.array(3)
-    }
-
-    pub(super) fn feature_indices(&self) -> CUdeviceptr {
-        self.array(4)
-    }
-
-    pub(super) fn outputs(&self) -> CUdeviceptr {
-        self.array(5)
-    }
-
-    pub(super) fn pages(&self) -> CUdeviceptr {
-        self.array(6)
-    }
-
-    fn array(&self, index: usize) -> CUdeviceptr {
-        self.memory.pointer() + (index * self.arrays.rows * 4) as u64
+    /// Where an array lies on the device.
+    pub(super) fn array(&self, array: Array) -> CUdeviceptr {
+        let region = &self.regions[self.region];
+        region.memory.pointer() + 4 * region.offset(array) as u64
     }
 
     /// Most pages that the device's cache needs for this step.
@@ -246,11 +286,6 @@ pub(super) fn recorded_rows(rows: usize) -> usize {
 /// Parts of `part` keys that a step is recorded for: few different numbers.
 pub(super) fn recorded_parts(keys: usize, part: usize) -> usize {
     keys.max(1).div_ceil(part).next_power_of_two()
-}
-
-fn words(bytes: &mut [u8]) -> &mut [u32] {
-    // Safety: any bytes are numbers; the parts that are not aligned are left out, and pinned memory has none.
-    unsafe { bytes.align_to_mut().1 }
 }
 
 const _: () = assert!(PAGE_TOKENS == 64, "the kernels' page");

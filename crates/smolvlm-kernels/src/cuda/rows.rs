@@ -1,9 +1,9 @@
 //! Operations that only move rows.
 
 use super::CudaBackend;
-use super::launch::Shape;
+use super::launch::{Module, Shape};
 use super::linear::{ROW_THREADS, ROWS_PER_BLOCK};
-use super::plan::Plan;
+use super::plan::{Array, Plan};
 use super::tensor::{Element, Table, Tensor};
 
 fn shape_for(rows: usize) -> Shape {
@@ -12,10 +12,10 @@ fn shape_for(rows: usize) -> Shape {
 
 pub(super) fn embed(backend: &CudaBackend, plan: &Plan, table: &Table) -> Tensor {
     let out = backend.tensor(plan.rows(), table.inputs, table.element);
-    let kernel = backend.kernel(&format!("embed_{}", table.element.name()));
+    let kernel = backend.kernel(Module::Rows, &format!("embed_{}", table.element.name()));
     let arguments = [
         table.data.pointer().into(),
-        plan.ids().into(),
+        plan.array(Array::Ids).into(),
         out.pointer().into(),
         (out.rows as u32).into(),
         (out.width as u32).into(),
@@ -30,12 +30,12 @@ pub(super) fn scatter(backend: &CudaBackend, plan: &Plan, x: &Tensor, sources: &
     let mut first = 0;
     for run in features.chunk_by(|a, b| a.source == b.source) {
         let source = sources[run[0].source as usize];
-        let kernel = backend.kernel(&format!("scatter_{}_{}", source.element.name(), x.element.name()));
+        let kernel = backend.kernel(Module::Rows, &format!("scatter_{}_{}", source.element.name(), x.element.name()));
         let offset = 4 * first as u64;
         let arguments = [
             source.pointer().into(),
-            (plan.feature_rows() + offset).into(),
-            (plan.feature_indices() + offset).into(),
+            (plan.array(Array::FeatureRows) + offset).into(),
+            (plan.array(Array::FeatureIndices) + offset).into(),
             x.pointer().into(),
             (run.len() as u32).into(),
             (x.width as u32).into(),
@@ -48,10 +48,10 @@ pub(super) fn scatter(backend: &CudaBackend, plan: &Plan, x: &Tensor, sources: &
 
 pub(super) fn gather(backend: &CudaBackend, plan: &Plan, x: &Tensor) -> Tensor {
     let out = backend.tensor(plan.output_rows(), x.width, x.element);
-    let kernel = backend.kernel(&format!("gather_{}", x.element.name()));
+    let kernel = backend.kernel(Module::Rows, &format!("gather_{}", x.element.name()));
     let arguments = [
         x.pointer().into(),
-        plan.outputs().into(),
+        plan.array(Array::Outputs).into(),
         out.pointer().into(),
         (out.rows as u32).into(),
         (out.width as u32).into(),
@@ -63,7 +63,7 @@ pub(super) fn gather(backend: &CudaBackend, plan: &Plan, x: &Tensor) -> Tensor {
 
 pub(super) fn pixel_shuffle(backend: &CudaBackend, x: &Tensor, side: usize, scale: usize) -> Tensor {
     let out = backend.tensor(x.rows / (scale * scale), x.width * scale * scale, x.element);
-    let kernel = backend.kernel(&format!("pixel_shuffle_{}", x.element.name()));
+    let kernel = backend.kernel(Module::Rows, &format!("pixel_shuffle_{}", x.element.name()));
     let arguments = [
         x.pointer().into(),
         out.pointer().into(),
@@ -84,6 +84,6 @@ pub(super) fn largest(backend: &CudaBackend, x: &Tensor) -> Tensor {
     let arguments = [x.pointer().into(), out.pointer().into(), (x.width as u32).into()];
     let shape = Shape::new((x.rows as u32, 1, 1), 1024);
     // Safety: a block for each row; `out` has 32 bits for each.
-    unsafe { backend.device.launch("choosing", backend.kernel("largest_f32"), shape, &arguments) };
+    unsafe { backend.device.launch("choosing", backend.kernel(Module::Rows, "largest_f32"), shape, &arguments) };
     out
 }

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use smolvlm_kernels::{Backend, CacheShape, Format, PAGE_TOKENS, TileBatch, TokenBatch};
+use smolvlm_kernels::{Backend, CacheShape, Ceilings, Format, PAGE_TOKENS, TileBatch, TokenBatch};
 
 use super::options::{FinishReason, GenerateOptions};
 use super::pages::{PagePool, pages_for};
@@ -82,6 +82,13 @@ impl CachePlan {
 pub trait Engine: Send {
     /// The model's sizes.
     fn config(&self) -> &ModelConfig;
+    /// What the machine can do at most with these weights, measured; takes about a second.
+    ///
+    /// # Errors
+    /// When the machine fails.
+    fn measure_ceilings(&self) -> Result<Ceilings>;
+    /// Most bytes of a device's own memory that were ever held; none where the machine's are used.
+    fn most_device_memory(&self) -> Option<u64>;
     /// Tiles that are encoded together: enough to keep the machine busy, few enough to bound memory.
     fn tiles_at_a_time(&self) -> usize;
     /// Image features of tiles (`[S, S, 3]` each), `[tiles × tokens per tile, hidden]`. `pixel_values` says what each
@@ -275,6 +282,15 @@ impl<B: Backend> Generator<B> {
 impl<B: Backend> Engine for Generator<B> {
     fn config(&self) -> &ModelConfig {
         self.model.config()
+    }
+
+    fn measure_ceilings(&self) -> Result<Ceilings> {
+        let ceilings = self.backend.measure_ceilings(self.model.format());
+        self.check_machine().map(|()| ceilings)
+    }
+
+    fn most_device_memory(&self) -> Option<u64> {
+        self.backend.most_memory()
     }
 
     fn tiles_at_a_time(&self) -> usize {

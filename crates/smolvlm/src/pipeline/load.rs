@@ -3,8 +3,7 @@
 use std::path::Path;
 
 use smolvlm_kernels::cpu::InstructionSet;
-pub use smolvlm_kernels::cpu::Peak;
-use smolvlm_kernels::{Backend, CpuBackend, Format};
+use smolvlm_kernels::{Backend, Format};
 
 use super::device::{Device, Machine};
 use super::{MediaOptions, SmolVlm};
@@ -211,13 +210,4 @@ fn check_agreement(checkpoint: &Checkpoint, settings: &Settings, tokenizer: &Pro
         return disagree("vocabulary", tokenizer.vocab_size(), config.text.vocab);
     }
     Ok(())
-}
-
-/// What this machine can do at most with `threads` threads (0: one for each core), measured in about a second.
-///
-/// # Errors
-/// [`Internal`](crate::ErrorKind::Internal) when the system refuses the threads.
-pub fn measure_peak(threads: usize) -> Result<Peak> {
-    let backend = CpuBackend::new(threads).map_err(|error| Error::internal(error.message))?;
-    Ok(backend.measure_peak())
 }

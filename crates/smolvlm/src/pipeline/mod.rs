@@ -10,7 +10,7 @@ mod trace_file;
 mod video_view;
 
 pub use device::{Device, Gpu, GpuLibrary, gpus};
-pub use load::{Dtype, LoadOptions, Peak, measure_peak, processor_settings};
+pub use load::{Dtype, LoadOptions, processor_settings};
 pub use reply::{Reply, ReplyPiece, ReplyStream, Timings, Usage};
 pub use trace::{Trace, TracedMedium};
 pub use video_view::VideoView;
