@@ -156,6 +156,8 @@ pub struct Ceilings {
 pub struct Appetite {
     /// Tiles that go through the vision tower together.
     pub tiles: usize,
+    /// Tiles that it takes at once: more than that when those of one step are copied while others are computed.
+    pub queue: usize,
     /// Most tokens of a step.
     pub tokens: usize,
 }

@@ -11,7 +11,9 @@ use crate::backend::RopeTable;
 /// The head size that the fast kernels are made for.
 const FAST_HEAD: usize = 64;
 /// Keys that one block of decoding meets.
-pub(super) const DECODE_PART: usize = 128;
+pub(super) const DECODE_PART: usize = 256;
+/// Threads of such a block.
+const DECODE_THREADS: u32 = 256;
 /// Query heads that may share a key-value head there.
 const DECODE_GROUPS: std::ops::RangeInclusive<usize> = 1..=4;
 /// Warps of a block of the kernels for any head size, a row each.
@@ -112,14 +114,16 @@ pub(super) fn cached(
 ) -> Tensor {
     assert_eq!(qkv.element, cache.element, "formats of queries and cache");
     let attention = Paged::new(plan, qkv, cache, layer);
-    attention.rotate_append(backend, rope);
     let out = backend.tensor(qkv.rows, attention.heads * attention.head, qkv.element);
     let group = attention.heads / attention.kv_heads;
     let decoding = plan.batch.segments.len() == plan.tokens();
     let fast = qkv.element == Element::Bf16 && attention.head == FAST_HEAD;
     if fast && decoding && DECODE_GROUPS.contains(&group) {
-        attention.decode(backend, group, &out);
-    } else if fast && !decoding && backend.has_wgmma() {
+        attention.decode(backend, rope, group, &out);
+        return out;
+    }
+    attention.rotate_append(backend, rope);
+    if fast && !decoding && backend.has_wgmma() {
         attention.wgmma(backend, cache, layer, &out);
     } else if fast && !decoding {
         attention.mma(backend, &out);
@@ -284,25 +288,27 @@ impl<'a> Paged<'a> {
         unsafe { backend.device.launch_struct("attention over pages", kernel, shape, &structure) };
     }
 
-    /// One query for each sequence, its keys in parts.
-    fn decode(&self, backend: &CudaBackend, group: usize, out: &Tensor) {
+    /// One query for each sequence, its keys in parts; rotates and appends too.
+    fn decode(&self, backend: &CudaBackend, rope: &RopeTable<CudaBackend>, group: usize, out: &Tensor) {
         let parts = recorded_parts(self.plan.most_keys, DECODE_PART);
         let partial = (parts > 1).then(|| backend.tensor(out.rows * self.heads * parts, FAST_HEAD + 2, Element::F32));
         let partial_pointer = partial.as_ref().map_or(0, Tensor::pointer);
-        let arguments: [Argument; 10] = [
+        let arguments: [Argument; 12] = [
             self.qkv.pointer().into(),
             self.cache.into(),
             self.stride.into(),
             self.plan.array(Array::Positions).into(),
             self.plan.array(Array::FirstPages).into(),
             self.plan.array(Array::Pages).into(),
+            rope.cos.f32.pointer().into(),
+            rope.sin.f32.pointer().into(),
             out.pointer().into(),
             partial_pointer.into(),
             (self.kv_heads as u32).into(),
             (DECODE_PART as u32).into(),
         ];
         let kernel = backend.kernel(Module::Attention, &format!("decode_attention_{group}"));
-        let shape = Shape::new((self.kv_heads as u32, out.rows as u32, parts as u32), THREADS);
+        let shape = Shape::new((self.kv_heads as u32, out.rows as u32, parts as u32), DECODE_THREADS).early();
         // Safety: a block for each key-value head, row and part; `partial` has room for all parts.
         unsafe { backend.device.launch("attention of one token", kernel, shape, &arguments) };
         if parts == 1 {
@@ -315,7 +321,7 @@ impl<'a> Paged<'a> {
             (DECODE_PART as u32).into(),
             (parts as u32).into(),
         ];
-        let shape = Shape::new((self.heads as u32, out.rows as u32, 1), FAST_HEAD as u32);
+        let shape = Shape::new((self.heads as u32, out.rows as u32, 1), FAST_HEAD as u32).early();
         // Safety: as above.
         unsafe {
             backend.device.launch(

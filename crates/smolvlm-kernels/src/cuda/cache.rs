@@ -6,6 +6,7 @@ use cudarc::driver::sys::CUdeviceptr;
 
 use super::device::Device;
 use super::memory::GrowingRange;
+use super::plan::next_id;
 use super::tensor::Element;
 use crate::backend::{CacheShape, PAGE_TOKENS};
 
@@ -13,6 +14,8 @@ use crate::backend::{CacheShape, PAGE_TOKENS};
 /// belongs to no sequence.
 pub struct Cache {
     range: GrowingRange,
+    /// Tells caches apart.
+    pub(super) id: u64,
     pub(super) shape: CacheShape,
     pub(super) element: Element,
 }
@@ -21,7 +24,7 @@ impl Cache {
     pub(super) fn new(device: &Arc<Device>, shape: CacheShape) -> Self {
         let element = Element::of(shape.format);
         let page = shape.layers as u64 * layer_numbers(&shape) * element.bytes() as u64;
-        Self { range: GrowingRange::reserve(device, page * (shape.pages as u64 + 1)), shape, element }
+        Self { range: GrowingRange::reserve(device, page * (shape.pages as u64 + 1)), id: next_id(), shape, element }
     }
 
     /// Gives the first `pages` pages memory; they keep it, since every step may use them again.

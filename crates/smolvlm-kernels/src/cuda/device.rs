@@ -117,6 +117,8 @@ pub(super) struct Device {
     pub(super) handle: sys::CUdevice,
     context: sys::CUcontext,
     pub(super) stream: sys::CUstream,
+    /// Where tiles are copied while others are computed.
+    pub(super) copies: sys::CUstream,
     /// Most bytes of shared memory of a block.
     pub(super) shared_memory: usize,
     /// The first failure that nobody has asked for.
@@ -156,13 +158,14 @@ impl Device {
         let context = unsafe { primary_ctx::retain(handle) }.map_err(|error| failed(what, error))?;
         unsafe { ctx::set_current(context) }.map_err(|error| failed(what, error))?;
         let stream = stream::create(stream::StreamKind::NonBlocking).map_err(|error| failed(what, error))?;
+        let copies = stream::create(stream::StreamKind::NonBlocking).map_err(|error| failed(what, error))?;
         let shared_memory = Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN;
         // Safety: the handle comes from the driver.
         let shared_memory =
             unsafe { device::get_attribute(handle, shared_memory) }.map_err(|error| failed(what, error))?;
         let shared_memory = shared_memory as usize;
         let (failure, allocated, most_allocated) = Default::default();
-        Ok(Arc::new(Self { info, handle, context, stream, shared_memory, failure, allocated, most_allocated }))
+        Ok(Arc::new(Self { info, handle, context, stream, copies, shared_memory, failure, allocated, most_allocated }))
     }
 
     /// Makes this device the calling thread's.
@@ -233,6 +236,7 @@ impl Drop for Device {
         // Safety: nothing uses the stream or the context any more.
         unsafe {
             let _ = stream::destroy(self.stream);
+            let _ = stream::destroy(self.copies);
             let _ = primary_ctx::release(self.handle);
         }
     }

@@ -27,6 +27,8 @@ pub(super) enum Module {
     Rows,
     /// Products of a handful of rows.
     FewRows,
+    /// Products of tens to hundreds of rows.
+    SomeRows,
     /// Attention for any head size, and decoding's.
     Attention,
     /// Attention of many queries on matrix units.
@@ -34,12 +36,16 @@ pub(super) enum Module {
 }
 
 impl Module {
-    const ALL: [Self; 4] = [Self::Rows, Self::FewRows, Self::Attention, Self::FastAttention];
+    const ALL: [Self; 5] = [Self::Rows, Self::FewRows, Self::SomeRows, Self::Attention, Self::FastAttention];
 
     fn source(self) -> Source {
         match self {
             Self::Rows => Source { name: "rows", files: &[include_str!("kernels/rows.cu")] },
             Self::FewRows => Source { name: "few_rows", files: &[include_str!("kernels/few_rows.cu")] },
+            Self::SomeRows => Source {
+                name: "some_rows",
+                files: &[include_str!("kernels/attention_common.cuh"), include_str!("kernels/some_rows.cu")],
+            },
             Self::Attention => Source { name: "attention", files: &[include_str!("kernels/attention.cu")] },
             Self::FastAttention => Source {
                 name: "fast_attention",
@@ -129,11 +135,18 @@ pub(super) struct Shape {
     pub(super) grid: (u32, u32, u32),
     pub(super) threads: u32,
     pub(super) shared: u32,
+    /// Whether the kernel may start beside the end of the one before it: it then waits by itself (`await_previous`).
+    pub(super) early: bool,
 }
 
 impl Shape {
     pub(super) fn new(grid: (u32, u32, u32), threads: u32) -> Self {
-        Self { grid, threads, shared: 0 }
+        Self { grid, threads, shared: 0, early: false }
+    }
+
+    /// The same for a kernel that waits by itself.
+    pub(super) fn early(self) -> Self {
+        Self { early: true, ..self }
     }
 
     /// One thread for each of `count`.
@@ -203,10 +216,26 @@ impl Device {
         if x == 0 || y == 0 || z == 0 || self.has_failed() {
             return;
         }
-        // Safety: the caller's word.
-        let launched = unsafe {
-            result::launch_kernel(kernel.0, shape.grid, (shape.threads, 1, 1), shape.shared, self.stream, arguments)
+        let mut attribute = sys::CUlaunchAttribute {
+            id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
+            pad: [0; 4],
+            value: sys::CUlaunchAttributeValue { programmaticStreamSerializationAllowed: 1 },
         };
-        self.check(what, launched);
+        let config = sys::CUlaunchConfig {
+            gridDimX: x,
+            gridDimY: y,
+            gridDimZ: z,
+            blockDimX: shape.threads,
+            blockDimY: 1,
+            blockDimZ: 1,
+            sharedMemBytes: shape.shared,
+            hStream: self.stream,
+            attrs: &raw mut attribute,
+            numAttrs: u32::from(shape.early && self.info.capability >= (9, 0)),
+        };
+        // Safety: the caller's word; the configuration outlives the call.
+        let launched =
+            unsafe { sys::cuLaunchKernelEx(&raw const config, kernel.0, arguments.as_mut_ptr(), std::ptr::null_mut()) };
+        self.check(what, launched.result());
     }
 }

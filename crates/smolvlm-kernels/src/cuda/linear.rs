@@ -7,7 +7,7 @@ use super::tensor::{Element, Tensor, Vector, Weight};
 use crate::backend::{Activation, LinearArgs, Norm, PatchArgs};
 
 /// Most rows of the kernel for few.
-const FEW_ROWS: usize = 8;
+const FEW_ROWS: usize = 4;
 /// Outputs of one of its blocks.
 const OUTPUTS_PER_BLOCK: usize = 8;
 /// Its threads.
@@ -28,6 +28,8 @@ pub(super) fn linear(backend: &CudaBackend, args: &LinearArgs<'_, CudaBackend>) 
     let residual = args.residual.zip(as_stored.as_ref()).map(|(given, converted)| converted.as_ref().unwrap_or(given));
     if suits_few_rows(backend, args, element) {
         few_rows(backend, args, residual, &out);
+    } else if suits_some_rows(backend, args, element) {
+        some_rows(backend, args, residual, &out);
     } else {
         many_rows(backend, args, residual, &out);
     }
@@ -101,7 +103,7 @@ fn few_rows(backend: &CudaBackend, args: &LinearArgs<'_, CudaBackend>, residual:
     let kernel = format!("few_rows_{0}_{0}_{1}_{rows}", weights.name(), out.element.name());
     let blocks = args.weight.outputs.div_ceil(OUTPUTS_PER_BLOCK) as u32;
     let shared = (rows * args.weight.inputs * weights.bytes()) as u32;
-    let shape = Shape { shared, ..Shape::new((blocks, 1, 1), FEW_ROWS_THREADS) };
+    let shape = Shape { shared, ..Shape::new((blocks, 1, 1), FEW_ROWS_THREADS).early() };
     // Safety: the structure is the kernel's, and every tensor is as large as it says.
     unsafe {
         backend.device.launch_struct(
@@ -111,6 +113,91 @@ fn few_rows(backend: &CudaBackend, args: &LinearArgs<'_, CudaBackend>, residual:
             &structure,
         )
     };
+}
+
+/// Most rows and outputs of the kernel for some rows: the library is faster with more.
+const SOME_ROWS: usize = 128;
+const SOME_ROWS_OUTPUTS: usize = 8192;
+/// Rows of one of its blocks, its threads, and inputs that it takes at a time.
+const TILE_ROWS: usize = 64;
+const SOME_ROWS_THREADS: u32 = 256;
+const CHUNK: usize = 64;
+
+/// Fewest outputs of a block.
+const SMALLEST_TILE: usize = 16;
+
+/// Two halves with four stages each, whose rows are padded by 16 bytes; then the norm's weights.
+fn some_rows_shared(tile: usize, inputs: usize) -> usize {
+    2 * 4 * (TILE_ROWS + tile) * (CHUNK + 8) * 2 + inputs.next_multiple_of(CHUNK) * size_of::<f32>()
+}
+
+fn suits_some_rows(backend: &CudaBackend, args: &LinearArgs<'_, CudaBackend>, element: Element) -> bool {
+    let all_bf16 = [args.x.element, args.weight.element, element].iter().all(|element| *element == Element::Bf16);
+    all_bf16
+        && args.x.rows <= SOME_ROWS
+        && args.weight.outputs <= SOME_ROWS_OUTPUTS
+        && args.weight.inputs.is_multiple_of(8)
+        && args.weight.outputs.is_multiple_of(2)
+        && args.bias.is_none()
+        && some_rows_shared(SMALLEST_TILE, args.weight.inputs) <= backend.device.shared_memory
+        && !matches!(args.norm, Some(Norm::Layer { .. }))
+        && match args.activation {
+            Activation::Identity => true,
+            Activation::SwiGlu => args.residual.is_none(),
+            Activation::GeluTanh => false,
+        }
+}
+
+/// As `some_rows.cu` declares it.
+#[repr(C)]
+struct SomeRows {
+    x: u64,
+    norm: u64,
+    weight: u64,
+    residual: u64,
+    out: u64,
+    eps: f32,
+    rows: i32,
+    inputs: i32,
+    outputs: i32,
+    activation: i32,
+}
+
+fn some_rows(backend: &CudaBackend, args: &LinearArgs<'_, CudaBackend>, residual: Option<&Tensor>, out: &Tensor) {
+    if out.rows == 0 {
+        return;
+    }
+    let (norm, eps) = match args.norm {
+        Some(Norm::Rms { weight, eps }) => (weight.f32.pointer(), eps),
+        _ => (0, 0.0),
+    };
+    let Weight { inputs, outputs, .. } = *args.weight;
+    let structure = SomeRows {
+        x: args.x.pointer(),
+        norm,
+        weight: args.weight.data.pointer(),
+        residual: residual.map_or(0, Tensor::pointer),
+        out: out.pointer(),
+        eps,
+        rows: args.x.rows as i32,
+        inputs: inputs as i32,
+        outputs: outputs as i32,
+        activation: if args.activation == Activation::SwiGlu { 2 } else { 0 },
+    };
+    // As many outputs a block as still leave work for most multiprocessors.
+    let row_blocks = args.x.rows.div_ceil(TILE_ROWS);
+    let enough = backend.device.info.multiprocessors as usize * 3 / 4;
+    let suits = |tile: &usize| {
+        outputs.div_ceil(*tile) * row_blocks >= enough
+            && some_rows_shared(*tile, inputs) <= backend.device.shared_memory
+    };
+    let tile = [64, 32].into_iter().find(suits).unwrap_or(SMALLEST_TILE);
+    let shared = some_rows_shared(tile, inputs) as u32;
+    let grid = (outputs.div_ceil(tile) as u32, row_blocks as u32, 1);
+    let shape = Shape { shared, ..Shape::new(grid, SOME_ROWS_THREADS).early() };
+    let kernel = backend.kernel(Module::SomeRows, &format!("some_rows_{tile}"));
+    // Safety: the structure is the kernel's, and every tensor is as large as it says.
+    unsafe { backend.device.launch_struct("a product of some rows", kernel, shape, &structure) };
 }
 
 fn many_rows(backend: &CudaBackend, args: &LinearArgs<'_, CudaBackend>, residual: Option<&Tensor>, out: &Tensor) {
@@ -168,7 +255,8 @@ fn swiglu(backend: &CudaBackend, both: &Tensor, out: &Tensor) {
     let threads = if wide { count / 4 } else { count };
     let arguments = [both.pointer().into(), out.pointer().into(), count.into()];
     // Safety: `both` is twice as wide as `out`.
-    unsafe { backend.device.launch("swiglu", backend.kernel(Module::Rows, &name), Shape::each(threads), &arguments) };
+    let shape = Shape { early: wide, ..Shape::each(threads) };
+    unsafe { backend.device.launch("swiglu", backend.kernel(Module::Rows, &name), shape, &arguments) };
 }
 
 /// `norm(x)`, stored as `element`.
@@ -182,6 +270,7 @@ pub(super) fn norm(backend: &CudaBackend, x: &Tensor, norm: &Norm<'_, CudaBacken
     let shape = Shape::new((rows.div_ceil(ROWS_PER_BLOCK), 1, 1), ROW_THREADS);
     match norm {
         Norm::Rms { weight, eps } => {
+            let shape = Shape { early: wide, ..shape };
             let kernel = backend.kernel(Module::Rows, &format!("{prefix}rms_norm_{suffix}"));
             let arguments: [Argument; 6] = [
                 x.pointer().into(),
@@ -248,16 +337,18 @@ pub(super) fn patch_embed(backend: &CudaBackend, plan: &super::Plan, args: &Patc
     let patches = backend.tensor(rows, inputs, element);
     let kernel = backend.kernel(Module::Rows, &format!("unfold_{}", element.name()));
     let count = patches.numbers() as u64;
-    let arguments = [
-        plan.tiles.pixels.pointer().into(),
-        plan.tiles.values.pointer().into(),
-        patches.pointer().into(),
-        count.into(),
-        (size as u32).into(),
-        (patch as u32).into(),
-    ];
-    // Safety: one thread for each number of `patches`, whose pixels the plan has.
-    unsafe { backend.device.launch("cutting tiles into patches", kernel, Shape::each(count), &arguments) };
+    plan.tiles.read(|pixels, values| {
+        let arguments = [
+            pixels.into(),
+            values.into(),
+            patches.pointer().into(),
+            count.into(),
+            (size as u32).into(),
+            (patch as u32).into(),
+        ];
+        // Safety: one thread for each number of `patches`, whose pixels the plan has.
+        unsafe { backend.device.launch("cutting tiles into patches", kernel, Shape::each(count), &arguments) };
+    });
     let out = repeat(backend, args.positions, rows, element);
     let (residual, bias) = (Some(out.pointer()), Some(bias_as(args.bias, element)));
     backend.matmul.product(&Product { x: &patches, weight: args.weight, out: &out, residual, bias, gelu: false });

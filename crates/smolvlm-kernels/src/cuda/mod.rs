@@ -17,6 +17,7 @@ mod record;
 mod rows;
 mod tensor;
 mod tensor_map;
+mod tiles;
 
 use std::ops::Range;
 use std::path::PathBuf;
@@ -168,7 +169,7 @@ impl Backend for CudaBackend {
     }
 
     fn appetite(&self) -> Appetite {
-        Appetite { tiles: 16, tokens: 8192 }
+        Appetite { tiles: 16, queue: 64, tokens: 8192 }
     }
 
     fn measure_ceilings(&self, format: Format) -> Ceilings {
@@ -195,7 +196,7 @@ impl Backend for CudaBackend {
 
     fn fill_tokens(&self, plan: &mut Plan, cache: &mut Cache, batch: &TokenBatch) {
         plan.fill_tokens(batch);
-        plan.cache = cache.layer(0);
+        plan.cache = cache.id;
         if let Err(error) = cache.grow(plan.pages_needed()) {
             self.device.fail(error);
         }
@@ -221,7 +222,7 @@ impl Backend for CudaBackend {
         let key = Key {
             rows: recorded_rows(wanted),
             parts: recorded_parts(plan.most_keys, attention::DECODE_PART),
-            plan: plan.address(),
+            plan: plan.id,
             cache: plan.cache,
         };
         plan.set_rows(key.rows);

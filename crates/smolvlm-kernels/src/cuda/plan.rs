@@ -1,13 +1,14 @@
 //! The inputs of a step on the device.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use cudarc::driver::result;
 use cudarc::driver::sys::CUdeviceptr;
 
 use super::device::Device;
 use super::memory::{Buffer, Pinned};
+use super::tiles::Tiles;
 use crate::backend::{PAGE_TOKENS, TileBatch, TokenBatch};
 
 /// Most rows of a step that is recorded: those have arrays of their own, which never move.
@@ -28,8 +29,10 @@ pub struct Plan {
     regions: [Region; 2],
     /// Which of them is in use.
     region: usize,
-    /// Where the cache of its pages lies.
-    pub(super) cache: CUdeviceptr,
+    /// Tells plans apart, and one before and after the arrays of recorded steps moved.
+    pub(super) id: u64,
+    /// Tells the caches of its pages apart.
+    pub(super) cache: u64,
     /// Keys that the row with the longest past meets.
     pub(super) most_keys: usize,
     /// Blocks of attention over pages.
@@ -78,12 +81,15 @@ impl Region {
         if array <= Array::Pages { before * self.rows } else { (before - 1) * self.rows + self.pages }
     }
 
-    fn make_room(&mut self, device: &Arc<Device>, rows: usize, pages: usize) {
-        if rows > self.rows || pages > self.pages {
-            device.synchronise("growing a plan");
-            let room = |needed: usize, now: usize| if needed > now { needed.next_power_of_two() } else { now };
-            *self = Self::new(device, room(rows, self.rows), room(pages, self.pages));
+    /// Makes room; whether the arrays moved for it.
+    fn make_room(&mut self, device: &Arc<Device>, rows: usize, pages: usize) -> bool {
+        if rows <= self.rows && pages <= self.pages {
+            return false;
         }
+        device.synchronise("growing a plan");
+        let room = |needed: usize, now: usize| if needed > now { needed.next_power_of_two() } else { now };
+        *self = Self::new(device, room(rows, self.rows), room(pages, self.pages));
+        true
     }
 
     /// An array on the host, to be written.
@@ -100,14 +106,6 @@ impl Region {
     }
 }
 
-/// Tiles as bytes, and what each byte means.
-pub(super) struct Tiles {
-    pub(super) size: usize,
-    pub(super) count: usize,
-    pub(super) pixels: Buffer,
-    pub(super) values: Buffer,
-}
-
 impl Plan {
     pub(super) fn new(device: &Arc<Device>) -> Self {
         Self {
@@ -116,15 +114,11 @@ impl Plan {
             rows: AtomicUsize::new(0),
             regions: [MOST_RECORDED_ROWS, 0].map(|rows| Region::new(device, rows, rows)),
             region: 0,
+            id: next_id(),
             cache: 0,
             most_keys: 0,
             work_items: 0,
-            tiles: Tiles {
-                size: 0,
-                count: 0,
-                pixels: Buffer::new(device, 0),
-                values: Buffer::new(device, 3 * 256 * size_of::<f32>()),
-            },
+            tiles: Tiles::new(device),
         }
     }
 
@@ -135,7 +129,9 @@ impl Plan {
         self.most_keys = batch.segments.iter().map(|segment| segment.start + segment.rows.len()).max().unwrap_or(0);
         let rows = recorded_rows(self.tokens()).max(batch.features.len()).max(batch.outputs.len());
         self.region = usize::from(rows > MOST_RECORDED_ROWS);
-        self.regions[self.region].make_room(&self.device, rows, batch.pages.len() + 1);
+        if self.regions[self.region].make_room(&self.device, rows, batch.pages.len() + 1) {
+            self.id = next_id();
+        }
         // What was staged before has been read: every step ends with a download.
         self.stage_rows();
         let decoding = self.is_decoding();
@@ -205,22 +201,7 @@ impl Plan {
     }
 
     pub(super) fn fill_tiles(&mut self, batch: TileBatch<'_>) {
-        let bytes = batch.tiles.iter().map(|tile| tile.len()).sum();
-        if self.tiles.pixels.bytes() < bytes {
-            self.device.synchronise("growing a plan");
-            self.tiles.pixels = Buffer::new(&self.device, bytes);
-        }
-        (self.tiles.size, self.tiles.count) = (batch.size, batch.tiles.len());
-        if self.tiles.pixels.bytes() < bytes {
-            return;
-        }
-        let mut at = self.tiles.pixels.pointer();
-        for tile in batch.tiles {
-            // Safety: the buffer has room for all tiles; memory that is not pinned has been read when this returns.
-            self.device.check("copying tiles", unsafe { result::memcpy_htod_async(at, tile, self.device.stream) });
-            at += tile.len() as u64;
-        }
-        self.tiles.values.write(batch.pixel_values);
+        self.tiles.fill(batch);
     }
 
     /// Rows of the batch.
@@ -256,11 +237,6 @@ impl Plan {
             && self.batch.features.is_empty()
     }
 
-    /// Where the arrays of recorded steps lie.
-    pub(super) fn address(&self) -> u64 {
-        self.regions[0].memory.pointer()
-    }
-
     /// Where an array lies on the device.
     pub(super) fn array(&self, array: Array) -> CUdeviceptr {
         let region = &self.regions[self.region];
@@ -271,6 +247,12 @@ impl Plan {
     pub(super) fn pages_needed(&self) -> usize {
         self.batch.pages.iter().max().map_or(1, |page| *page as usize + 2)
     }
+}
+
+/// A number that was not given before.
+pub(super) fn next_id() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 /// How many rows are recorded for a step of `rows`: few different numbers, little waste.

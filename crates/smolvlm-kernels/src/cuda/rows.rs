@@ -21,7 +21,7 @@ pub(super) fn embed(backend: &CudaBackend, plan: &Plan, table: &Table) -> Tensor
         (out.width as u32).into(),
     ];
     // Safety: ids are inside the vocabulary: `submit` checks them.
-    unsafe { backend.device.launch("embedding", kernel, shape_for(out.rows), &arguments) };
+    unsafe { backend.device.launch("embedding", kernel, shape_for(out.rows).early(), &arguments) };
     out
 }
 
@@ -57,7 +57,7 @@ pub(super) fn gather(backend: &CudaBackend, plan: &Plan, x: &Tensor) -> Tensor {
         (out.width as u32).into(),
     ];
     // Safety: the plan names rows of `x`.
-    unsafe { backend.device.launch("gathering outputs", kernel, shape_for(out.rows), &arguments) };
+    unsafe { backend.device.launch("gathering outputs", kernel, shape_for(out.rows).early(), &arguments) };
     out
 }
 

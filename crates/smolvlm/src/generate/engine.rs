@@ -294,13 +294,22 @@ impl<B: Backend> Engine for Generator<B> {
     }
 
     fn tiles_at_a_time(&self) -> usize {
-        self.backend.appetite().tiles
+        self.backend.appetite().queue
     }
 
     fn encode(&mut self, tiles: &[&[u8]], pixel_values: &[[f32; 256]; 3]) -> Result<Vec<f32>> {
-        let batch = TileBatch { size: self.model.config().vision.image_size, tiles, pixel_values };
-        let features = self.model.image_features(&self.backend, &mut self.plan, batch)?;
-        let numbers = self.backend.download(&features);
+        let size = self.model.config().vision.image_size;
+        let mut features = Vec::new();
+        for tiles in tiles.chunks(self.backend.appetite().tiles) {
+            let batch = TileBatch { size, tiles, pixel_values };
+            features.push(self.model.image_features(&self.backend, &mut self.plan, batch)?);
+        }
+        let mut numbers = Vec::new();
+        for features in &features {
+            let rows = 0..self.backend.rows(features);
+            self.backend.download_rows(features, rows, &mut self.work.numbers);
+            numbers.extend_from_slice(&self.work.numbers);
+        }
         self.check_machine()?;
         Ok(numbers)
     }

@@ -119,88 +119,185 @@ DEVICE void paged_attention_any(const T* qkv, const T* cache, u64 stride, const 
 ATTENTION(float, f32)
 ATTENTION(bf16, bf16)
 
-// Decoding in bf16 with heads of 64: one block per sequence, key-value head and part of the keys. Eight lanes hold a key (16 bytes each), so a
-// warp meets four keys at once, each by a softmax of its own; they are merged at the end.
+// Decoding in bf16 with heads of 64: one block per sequence, key-value head and part of the keys. Eight lanes hold a key (16 bytes each), so
+// a warp meets four keys at once and a block 32; keys and values of a round of 128 are all on their way before the first is used.
 constexpr int D = 64;
-constexpr int DECODE_WARPS = 4;
+constexpr int DECODE_WARPS = 8;
 constexpr int LANES_PER_KEY = 8;
 constexpr int SLOTS = DECODE_WARPS * (WARP / LANES_PER_KEY);
+constexpr int KEYS_PER_SLOT = 4;
+constexpr int ROUND = SLOTS * KEYS_PER_SLOT;
+constexpr float LOG2_E = 1.4426950408889634f;
 
 DEVICE void widen(uint4 packed, float* numbers) {
     u32 pairs[4] = {packed.x, packed.y, packed.z, packed.w};
     for (int i = 0; i < 4; i++) numbers[2 * i] = low_of(pairs[i]), numbers[2 * i + 1] = high_of(pairs[i]);
 }
 
+// A sequence's keys and values of one key-value head.
+struct Past {
+    const bf16* cache;  // of the head in page 0
+    u64 stride, values;
+    const u32* pages;
+    u32 position;
+
+    DEVICE u64 offset(u32 key) const { return pages[key / PAGE] * stride + (key % PAGE) * D; }
+};
+
 template <int GROUP> struct Decode {
     float q[GROUP][8], sum[GROUP][8], most[GROUP], total[GROUP];
+    uint4 keys[KEYS_PER_SLOT], values[KEYS_PER_SLOT];
 
-    DEVICE void meet(uint4 key, uint4 value) {
-        float k[8], v[8];
-        widen(key, k);
-        widen(value, v);
+    // What lies in the cache of a round of keys from `first` on; the newest is not there yet.
+    DEVICE void load(const Past& past, u32 first, u32 last, u32 slot, u32 column) {
+#pragma unroll
+        for (int k = 0; k < KEYS_PER_SLOT; k++) {
+            u32 i = first + k * SLOTS + slot;
+            keys[k] = values[k] = make_uint4(0, 0, 0, 0);
+            if (i >= last || i == past.position) continue;
+            const bf16* at = past.cache + past.offset(i) + column;
+            keys[k] = *(const uint4*)at;
+            values[k] = *(const uint4*)(at + past.values);
+        }
+    }
+
+    DEVICE void meet(const Past& past, u32 first, u32 last, u32 slot, u32 column, const bf16* newest) {
+        float scores[GROUP][KEYS_PER_SLOT];
+#pragma unroll
+        for (int k = 0; k < KEYS_PER_SLOT; k++) {
+            u32 i = first + k * SLOTS + slot;
+            if (i == past.position) {
+                keys[k] = *(const uint4*)(newest + column);
+                values[k] = *(const uint4*)(newest + D + column);
+            }
+            float key[8];
+            widen(keys[k], key);
+#pragma unroll
+            for (int g = 0; g < GROUP; g++) {
+                float score = 0.f;
+                for (int j = 0; j < 8; j++) score += q[g][j] * key[j];
+                for (int offset = 1; offset < LANES_PER_KEY; offset *= 2) score += __shfl_xor_sync(ALL_LANES, score, offset);
+                scores[g][k] = i < last ? score : -INFINITY;
+            }
+        }
 #pragma unroll
         for (int g = 0; g < GROUP; g++) {
-            float score = 0.f;
-            for (int i = 0; i < 8; i++) score += q[g][i] * k[i];
-            for (int offset = 1; offset < LANES_PER_KEY; offset *= 2) score += __shfl_xor_sync(ALL_LANES, score, offset);
-            float higher = fmaxf(most[g], score), old = exp2f(most[g] - higher), weight = exp2f(score - higher);
+            float higher = most[g];
+            for (int k = 0; k < KEYS_PER_SLOT; k++) higher = fmaxf(higher, scores[g][k]);
+            // A slot that never met a key has nothing to compare with.
+            float reference = higher == -INFINITY ? 0.f : higher, old = exp2f(most[g] - reference);
             most[g] = higher;
-            total[g] = total[g] * old + weight;
-            for (int i = 0; i < 8; i++) sum[g][i] = sum[g][i] * old + weight * v[i];
+            total[g] *= old;
+            for (int j = 0; j < 8; j++) sum[g][j] *= old;
+            for (int k = 0; k < KEYS_PER_SLOT; k++) total[g] += scores[g][k] = exp2f(scores[g][k] - reference);
+        }
+#pragma unroll
+        for (int k = 0; k < KEYS_PER_SLOT; k++) {
+            float value[8];
+            widen(values[k], value);
+            for (int g = 0; g < GROUP; g++)
+                for (int j = 0; j < 8; j++) sum[g][j] += scores[g][k] * value[j];
+        }
+    }
+
+    // Adds up what the four slots of a warp met.
+    DEVICE void merge_warp() {
+#pragma unroll
+        for (int g = 0; g < GROUP; g++) {
+            float highest = most[g];
+            for (int offset = LANES_PER_KEY; offset < WARP; offset *= 2)
+                highest = fmaxf(highest, __shfl_xor_sync(ALL_LANES, highest, offset));
+            float scale = highest == -INFINITY ? 0.f : exp2f(most[g] - highest);
+            most[g] = highest;
+            total[g] *= scale;
+            for (int j = 0; j < 8; j++) sum[g][j] *= scale;
+            for (int offset = LANES_PER_KEY; offset < WARP; offset *= 2) {
+                total[g] += __shfl_xor_sync(ALL_LANES, total[g], offset);
+                for (int j = 0; j < 8; j++) sum[g][j] += __shfl_xor_sync(ALL_LANES, sum[g][j], offset);
+            }
         }
     }
 };
 
-// Grid (kv_heads, sequences, parts of `part` keys, a multiple of 64). With one part the result is written to `out`; else
-// numbers before division, maximum and sum go to `partial` [sequence][head][part][66] for `merge_parts`.
+// Rotates the queries of a key-value head to their position, and the newest key, which is kept with its value in `newest`; the block
+// that meets it appends both.
 template <int GROUP>
-DEVICE void decode_attention(const bf16* qkv, const bf16* cache, u64 stride, const u32* positions, const u32* first_pages,
-                             const u32* pages, bf16* out, float* partial, u32 kv_heads, u32 part) {
-    u32 kv_head = blockIdx.x, row = blockIdx.y, heads = kv_heads * GROUP;
-    u32 keys = positions[row] + 1, first = blockIdx.z * part, last = min(keys, first + part);
-    if (first >= keys) return;
-    pages += first_pages[row];
-    u32 lane = threadIdx.x % WARP, slot = threadIdx.x / LANES_PER_KEY, column = lane % LANES_PER_KEY * 8;
+DEVICE void rotate_group(const bf16* qkv, float (*queries)[D], bf16* newest, bf16* place, u64 values, u32 kv_heads, u32 kv_head,
+                         bool appends, const float* cosines, const float* sines) {
+    constexpr u32 HALF = D / 2;
+    const bf16* key = qkv + (kv_heads * GROUP + kv_head) * D;
+    for (u32 i = threadIdx.x; i < (GROUP + 1) * HALF; i += blockDim.x) {
+        u32 head = i / HALF, j = i % HALF;
+        const bf16* from = head < GROUP ? qkv + (kv_head * GROUP + head) * D : key;
+        float a = to_f32(from[j]), b = to_f32(from[j + HALF]);
+        float first = a * cosines[j] - b * sines[j], second = b * cosines[j] + a * sines[j];
+        if (head < GROUP) {
+            queries[head][j] = rounded<bf16>(first);
+            queries[head][j + HALF] = rounded<bf16>(second);
+        } else {
+            newest[j] = from_f32<bf16>(first);
+            newest[j + HALF] = from_f32<bf16>(second);
+            if (appends) place[j] = newest[j], place[j + HALF] = newest[j + HALF];
+        }
+    }
+    for (u32 i = threadIdx.x; i < D; i += blockDim.x) {
+        newest[D + i] = key[kv_heads * D + i];
+        if (appends) place[values + i] = newest[D + i];
+    }
+}
 
+// Grid (kv_heads, sequences, parts of `part` keys, a multiple of 128). Rotates and appends too. With one part the result is written to
+// `out`; else numbers before division, maximum and sum go to `partial` [sequence][head][part][66] for `merge_parts`.
+template <int GROUP>
+DEVICE void decode_attention(const bf16* qkv, bf16* cache, u64 stride, const u32* positions, const u32* first_pages,
+                             const u32* pages, const float* cosines, const float* sines, bf16* out, float* partial,
+                             u32 kv_heads, u32 part) {
+    let_next_start();
+    u32 kv_head = blockIdx.x, row = blockIdx.y, heads = kv_heads * GROUP, position = positions[row];
+    u32 keys = position + 1, first = blockIdx.z * part, last = min(keys, first + part);
+    u32 warp = threadIdx.x / WARP, slot = threadIdx.x / LANES_PER_KEY, column = threadIdx.x % LANES_PER_KEY * 8;
+    if (first >= keys) return await_previous();
+    bf16* head_cache = cache + (u64)kv_head * PAGE * D;
+    Past past = {head_cache, stride, (u64)kv_heads * PAGE * D, pages + first_pages[row], position};
     Decode<GROUP> state;
+    state.load(past, first, last, slot, column);
+
+    __shared__ float queries[GROUP][D];
+    __shared__ __align__(16) bf16 newest[2 * D];
+    await_previous();
+    rotate_group<GROUP>(qkv + (u64)row * (heads + 2 * kv_heads) * D, queries, newest, head_cache + past.offset(position), past.values,
+                        kv_heads, kv_head, last == keys, cosines + (u64)position * (D / 2), sines + (u64)position * (D / 2));
+    __syncthreads();
 #pragma unroll
     for (int g = 0; g < GROUP; g++) {
-        widen(*(const uint4*)(qkv + (u64)row * (heads + 2 * kv_heads) * D + (kv_head * GROUP + g) * D + column), state.q[g]);
-        for (int i = 0; i < 8; i++) state.q[g][i] *= 0.125f * 1.4426950408889634f, state.sum[g][i] = 0.f;
+        for (int i = 0; i < 8; i++) {
+            state.q[g][i] = queries[g][column + i] * (0.125f * LOG2_E);
+            state.sum[g][i] = 0.f;
+        }
         state.most[g] = -INFINITY;
         state.total[g] = 0.f;
     }
-    u64 values = (u64)kv_heads * PAGE * D;
-    // All lanes of a warp run alike, because they exchange numbers: keys past the end are met with no weight.
-    for (u32 base = first; base < last; base += 2 * SLOTS) {
-        uint4 key[2], value[2];
-        for (int k = 0; k < 2; k++) {
-            u32 i = min(base + k * SLOTS + slot, last - 1);
-            const bf16* at = page_of(cache, stride, pages[i / PAGE]) + ((u64)kv_head * PAGE + i % PAGE) * D + column;
-            key[k] = *(const uint4*)at;
-            value[k] = *(const uint4*)(at + values);
-        }
-        for (int k = 0; k < 2; k++) {
-            // The last round of a warp may be short; a slot without a key keeps what it has.
-            Decode<GROUP> before = state;
-            state.meet(key[k], value[k]);
-            if (base + k * SLOTS + slot >= last) state = before;
-        }
+    for (u32 round = first; round < last; round += ROUND) {
+        if (round > first) state.load(past, round, last, slot, column);
+        state.meet(past, round, last, slot, column, newest);
     }
+    state.merge_warp();
 
-    __shared__ float sums[SLOTS][GROUP][D];
-    __shared__ float most[SLOTS][GROUP], total[SLOTS][GROUP];
+    __shared__ float sums[DECODE_WARPS][GROUP][D];
+    __shared__ float most[DECODE_WARPS][GROUP], total[DECODE_WARPS][GROUP];
+    if (threadIdx.x % WARP < LANES_PER_KEY) {
 #pragma unroll
-    for (int g = 0; g < GROUP; g++) {
-        for (int i = 0; i < 8; i++) sums[slot][g][column + i] = state.sum[g][i];
-        if (column == 0) most[slot][g] = state.most[g], total[slot][g] = state.total[g];
+        for (int g = 0; g < GROUP; g++) {
+            for (int i = 0; i < 8; i++) sums[warp][g][column + i] = state.sum[g][i];
+            if (column == 0) most[warp][g] = state.most[g], total[warp][g] = state.total[g];
+        }
     }
     __syncthreads();
     for (u32 i = threadIdx.x; i < GROUP * D; i += blockDim.x) {
         u32 g = i / D, column = i % D;
         float highest = -INFINITY, numerator = 0.f, denominator = 0.f;
-        for (int s = 0; s < SLOTS; s++) highest = fmaxf(highest, most[s][g]);
-        for (int s = 0; s < SLOTS; s++) {
+        for (int s = 0; s < DECODE_WARPS; s++) highest = fmaxf(highest, most[s][g]);
+        for (int s = 0; s < DECODE_WARPS; s++) {
             float scale = exp2f(most[s][g] - highest);
             numerator += scale * sums[s][g][column];
             denominator += scale * total[s][g];
@@ -218,9 +315,11 @@ DEVICE void decode_attention(const bf16* qkv, const bf16* cache, u64 stride, con
 
 // Grid (heads, sequences), a block of 64 threads.
 extern "C" __global__ void merge_parts(const float* partial, const u32* positions, bf16* out, u32 part, u32 most_parts) {
+    let_next_start();
     u32 row = blockIdx.y, parts = positions[row] / part + 1;
     u64 head = (u64)row * gridDim.x + blockIdx.x;
     partial += head * most_parts * (D + 2);
+    await_previous();
     float highest = -INFINITY, numerator = 0.f, denominator = 0.f;
     for (u32 p = 0; p < parts; p++) highest = fmaxf(highest, partial[p * (D + 2) + D]);
     for (u32 p = 0; p < parts; p++) {
@@ -232,10 +331,10 @@ extern "C" __global__ void merge_parts(const float* partial, const u32* position
 }
 
 #define DECODE(GROUP)                                                                                                              \
-    extern "C" __global__ void __launch_bounds__(128) decode_attention_##GROUP(                                                    \
-        const bf16* qkv, const bf16* cache, u64 stride, const u32* positions, const u32* first_pages, const u32* pages, bf16* out, \
-        float* partial, u32 kv_heads, u32 part) {                                                                                 \
-        decode_attention<GROUP>(qkv, cache, stride, positions, first_pages, pages, out, partial, kv_heads, part);                  \
+    extern "C" __global__ void __launch_bounds__(256) decode_attention_##GROUP(                                                    \
+        const bf16* qkv, bf16* cache, u64 stride, const u32* positions, const u32* first_pages, const u32* pages,                  \
+        const float* cosines, const float* sines, bf16* out, float* partial, u32 kv_heads, u32 part) {                             \
+        decode_attention<GROUP>(qkv, cache, stride, positions, first_pages, pages, cosines, sines, out, partial, kv_heads, part);  \
     }
 DECODE(1)
 DECODE(2)

@@ -36,7 +36,15 @@ template <class X, class W, class Out, int ROWS> DEVICE void few_rows(const FewR
     extern __shared__ uint4 memory[];
     W* rows = (W*)memory;
     u32 warp = threadIdx.x / WARP, lane = threadIdx.x % WARP, inputs = args.inputs;
+    u32 output = (blockIdx.x * WARPS + warp) * OUTPUTS_PER_WARP;
+    const W* weights = (const W*)args.weight + (u64)output * inputs;
+    bool second = output + 1 < args.outputs;
 
+    // The weights are on their way while the rows are still being computed.
+    let_next_start();
+    u32 bytes = output < args.outputs ? (second ? 2 : 1) * inputs * sizeof(W) : 0;
+    for (u32 i = lane * 128; i < bytes; i += WARP * 128) prefetch((const u8*)weights + i);
+    await_previous();
     for (u32 row = warp; row < ROWS; row += WARPS) {
         const X* x = (const X*)args.x + (u64)min(row, args.rows - 1) * inputs;
         float scale = 1.f;
@@ -50,10 +58,7 @@ template <class X, class W, class Out, int ROWS> DEVICE void few_rows(const FewR
     }
     __syncthreads();
 
-    u32 output = (blockIdx.x * WARPS + warp) * OUTPUTS_PER_WARP;
     if (output >= args.outputs) return;
-    const W* weights = (const W*)args.weight + (u64)output * inputs;
-    bool second = output + 1 < args.outputs;
     float sum[ROWS][2];
     for (int row = 0; row < ROWS; row++) sum[row][0] = sum[row][1] = 0.f;
     for (u32 i = lane * 8; i < inputs; i += WARP * 8) {

@@ -36,6 +36,20 @@ template <> DEVICE bf16 from_f32<bf16>(float x) { return (bf16)pack_bf16(x, 0.f)
 // A number as storage in T would round it.
 template <class T> DEVICE float rounded(float x) { return to_f32(from_f32<T>(x)); }
 
+// On Hopper a kernel that is started early runs beside the end of the one before it: until `await_previous` it may only read what that one
+// does not write, and write nothing. Each says with `let_next_start` that the one after it may do the same.
+DEVICE void let_next_start() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+DEVICE void await_previous() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+DEVICE void prefetch(const void* address) { asm volatile("prefetch.global.L2 [%0];" ::"l"(address)); }
+
 DEVICE float warp_sum(float x) {
     for (int offset = WARP / 2; offset > 0; offset /= 2) x += __shfl_xor_sync(ALL_LANES, x, offset);
     return x;

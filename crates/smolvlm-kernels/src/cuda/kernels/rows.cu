@@ -12,12 +12,16 @@ template <class From, class To> DEVICE void copy_row(const From* from, To* to, u
 
 // out[row] = table[ids[row]]
 template <class T> DEVICE void embed(const T* table, const u32* ids, T* out, u32 rows, u32 width) {
+    let_next_start();
+    await_previous();
     u32 row = row_of_warp();
     if (row < rows) copy_row(table + (u64)ids[row] * width, out + (u64)row * width, width);
 }
 
 // out[i] = x[picked[i]]
 template <class T> DEVICE void gather(const T* x, const u32* picked, T* out, u32 rows, u32 width) {
+    let_next_start();
+    await_previous();
     u32 row = row_of_warp();
     if (row < rows) copy_row(x + (u64)picked[row] * width, out + (u64)row * width, width);
 }
@@ -124,6 +128,8 @@ DEVICE void wide_layer_norm(const bf16* x, const float* weight, const float* bia
 
 template <int CHUNKS>
 DEVICE void wide_rms_norm(const bf16* x, const float* weight, float eps, bf16* out, u32 rows, u32 width) {
+    let_next_start();
+    await_previous();
     u32 row = row_of_warp();
     if (row >= rows) return;
     WideRow<CHUNKS> held;
@@ -168,6 +174,8 @@ template <class T> DEVICE void swiglu(const T* x, T* out, u64 count) {
 }
 // Four results a thread.
 DEVICE void wide_swiglu(const bf16* x, bf16* out, u64 count) {
+    let_next_start();
+    await_previous();
     u64 i = number_of_thread() * 4;
     if (i >= count) return;
     uint4 packed = *(const uint4*)(x + 2 * i);
