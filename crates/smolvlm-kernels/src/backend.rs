@@ -30,6 +30,8 @@ pub trait Backend: Send + Sync + Sized + 'static {
     type Cache: Send + Sync;
     /// What one step works on.
     type Plan: Send + Sync;
+    /// A whole text model, for a backend that computes one token of one sequence at once.
+    type Decoder: Send + Sync;
 
     /// Packs the rows of `parts`, stacked, as one matrix.
     fn pack(&self, parts: &[MatrixView<'_>], format: Format) -> Self::Weight;
@@ -108,6 +110,25 @@ pub trait Backend: Send + Sync + Sized + 'static {
         body: impl FnOnce() -> Self::Tensor + Send,
     ) -> Result<Self::Tensor, BackendError> {
         self.step(plan, body)
+    }
+
+    /// Prepares [`decode`](Self::decode) for a text model, whose weights must outlive what this returns. None where such a
+    /// backend, or such a model, has no way of its own.
+    fn decoder(&self, _text: &DecoderWeights<'_, Self>) -> Option<Self::Decoder> {
+        None
+    }
+    /// The whole step of a plan with one token of one sequence: what the operations below compute, in another order of sums.
+    /// None when the plan is of another kind.
+    ///
+    /// # Errors
+    /// As for [`step`](Self::step).
+    fn decode(
+        &self,
+        _plan: &Self::Plan,
+        _decoder: &Self::Decoder,
+        _cache: &mut Self::Cache,
+    ) -> Option<Result<Self::Tensor, BackendError>> {
+        None
     }
 
     /// Rows of `table` for the plan's ids: `[T, width]`.
@@ -256,6 +277,44 @@ pub struct PatchArgs<'a, B: Backend> {
     pub positions: &'a B::Tensor,
     /// Pixels on a patch's side.
     pub patch: usize,
+}
+
+/// The weights of a text model, as its layers use them.
+pub struct DecoderWeights<'a, B: Backend> {
+    /// `[vocab, hidden]`.
+    pub embeddings: &'a B::Table,
+    /// First to last.
+    pub layers: Vec<DecoderLayer<'a, B>>,
+    /// Before the head.
+    pub norm: &'a B::Vector,
+    /// `[vocab, hidden]`.
+    pub head: &'a B::Weight,
+    /// Of all norms.
+    pub eps: f32,
+    /// Of queries and keys.
+    pub rope: &'a RopeTable<B>,
+    /// Query heads.
+    pub heads: usize,
+    /// Key-value heads.
+    pub kv_heads: usize,
+    /// Numbers in a head.
+    pub head_dim: usize,
+}
+
+/// One layer of it.
+pub struct DecoderLayer<'a, B: Backend> {
+    /// Before attention.
+    pub norm1: &'a B::Vector,
+    /// Queries, keys and values.
+    pub qkv: &'a B::Weight,
+    /// `[hidden, heads × d]`.
+    pub out: &'a B::Weight,
+    /// Before the MLP.
+    pub norm2: &'a B::Vector,
+    /// Packed by [`Backend::pack_gate_up`].
+    pub gate_up: &'a B::Weight,
+    /// `[hidden, mlp]`.
+    pub down: &'a B::Weight,
 }
 
 /// Cosines and sines of every position, `[positions, d / 2]` each.

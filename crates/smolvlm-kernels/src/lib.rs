@@ -19,8 +19,8 @@ pub mod resample;
 pub mod view;
 
 pub use backend::{
-    Activation, Appetite, Backend, BackendError, CacheShape, Ceilings, FeatureRow, LinearArgs, Norm, PAGE_TOKENS,
-    PatchArgs, RopeTable, Segment, TileBatch, TokenBatch,
+    Activation, Appetite, Backend, BackendError, CacheShape, Ceilings, DecoderLayer, DecoderWeights, FeatureRow,
+    LinearArgs, Norm, PAGE_TOKENS, PatchArgs, RopeTable, Segment, TileBatch, TokenBatch,
 };
 pub use choose::largest;
 pub use cpu::CpuBackend;

@@ -198,6 +198,7 @@ impl Backend for ReferenceBackend {
     type Vector = Vec<f32>;
     type Cache = Cache;
     type Plan = Plan;
+    type Decoder = ();
 
     fn pack(&self, parts: &[MatrixView<'_>], format: Format) -> Rounded {
         stack(parts, format)

@@ -108,6 +108,7 @@ impl Backend for CpuBackend {
     type Vector = Vec<f32>;
     type Cache = Cache;
     type Plan = Plan;
+    type Decoder = ();
 
     fn pack(&self, parts: &[MatrixView<'_>], format: Format) -> Weight {
         Weight::stacked(&self.threads, parts, format)

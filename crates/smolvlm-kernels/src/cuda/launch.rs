@@ -15,10 +15,19 @@ const MOST_ARGUMENTS: usize = 16;
 
 /// Kernels of several modules, looked up when they are first asked for.
 pub(super) struct Kernels {
-    device: Arc<Device>,
-    modules: HashMap<Module, sys::CUmodule>,
+    modules: HashMap<Module, Loaded>,
     functions: Mutex<HashMap<(Module, String), Function>>,
 }
+
+/// Machine code on the device, unloaded when dropped.
+pub(super) struct Loaded {
+    device: Arc<Device>,
+    module: sys::CUmodule,
+}
+
+// Safety: a handle of loaded code, which any thread may use.
+unsafe impl Send for Loaded {}
+unsafe impl Sync for Loaded {}
 
 /// Kernel files that are compiled together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -66,8 +75,6 @@ pub(super) struct Function(pub(super) sys::CUfunction);
 // Safety: handles of loaded code, which any thread may start.
 unsafe impl Send for Function {}
 unsafe impl Sync for Function {}
-unsafe impl Send for Kernels {}
-unsafe impl Sync for Kernels {}
 
 impl Kernels {
     /// Compiles and loads all modules.
@@ -75,57 +82,72 @@ impl Kernels {
     /// # Errors
     /// When one does not compile or load.
     pub(super) fn load(device: &Arc<Device>, compiler: &Compiler) -> Result<Self> {
-        device.bind();
-        let mut kernels = Self { device: device.clone(), modules: HashMap::new(), functions: Mutex::default() };
-        for which in Module::ALL {
-            let source = which.source();
-            let image = compiler.image(source, &[])?;
-            // Safety: the image is whole machine code; the driver copies it.
-            let module = unsafe { result::module::load_data(image.as_ptr().cast()) };
-            let module = module.map_err(|error| failed(&format!("loading {}.cu", source.name), error))?;
-            kernels.modules.insert(which, module);
-        }
-        Ok(kernels)
+        let load = |module: Module| Ok((module, Loaded::new(device, compiler, module.source(), &[])?));
+        Ok(Self { modules: Module::ALL.into_iter().map(load).collect::<Result<_>>()?, functions: Mutex::default() })
     }
 
     /// A kernel by name; a failure is kept by the device.
     pub(super) fn get(&self, module: Module, name: &str) -> Option<Function> {
         let mut functions = self.functions.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(function) = functions.get(&(module, name.to_owned())) {
+        let key = (module, name.to_owned());
+        if let Some(function) = functions.get(&key) {
             return Some(*function);
         }
-        let c_name = CString::new(name).ok()?;
-        // Safety: the module is loaded.
-        let function = unsafe { result::module::get_function(*self.modules.get(&module)?, c_name) };
-        let function = self.device.check(&format!("finding kernel {name}"), function)?;
-        let function = Function(function);
-        self.allow_shared_memory(function);
-        functions.insert((module, name.to_owned()), function);
+        let function = self.modules.get(&module)?.function(name)?;
+        functions.insert(key, function);
         Some(function)
-    }
-
-    /// Blocks may ask for more shared memory than the least that every GPU has.
-    fn allow_shared_memory(&self, function: Function) {
-        use sys::CUfunction_attribute_enum as Attribute;
-        let declared = Attribute::CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES;
-        let most = Attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
-        // Safety: the function is loaded.
-        unsafe {
-            let declared = result::function::get_function_attribute(function.0, declared).unwrap_or(0);
-            let left = self.device.shared_memory as i32 - declared;
-            let _ = result::function::set_function_attribute(function.0, most, left);
-        }
     }
 }
 
-impl Drop for Kernels {
+impl Loaded {
+    /// Compiles and loads `source` with `defines` (`NAME=value`).
+    ///
+    /// # Errors
+    /// When it does not compile or load.
+    pub(super) fn new(device: &Arc<Device>, compiler: &Compiler, source: Source, defines: &[String]) -> Result<Self> {
+        device.bind();
+        let image = compiler.image(source, defines)?;
+        // Safety: the image is whole machine code; the driver copies it.
+        let module = unsafe { result::module::load_data(image.as_ptr().cast()) };
+        let module = module.map_err(|error| failed(&format!("loading {}.cu", source.name), error))?;
+        Ok(Self { device: device.clone(), module })
+    }
+
+    /// A kernel by name; a failure is kept by the device. Its blocks may ask for as much shared memory as there is.
+    pub(super) fn function(&self, name: &str) -> Option<Function> {
+        use sys::CUfunction_attribute_enum as Attribute;
+        let declared = Attribute::CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES;
+        let most = Attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+        // Safety: the module is loaded.
+        unsafe {
+            let function = result::module::get_function(self.module, CString::new(name).ok()?);
+            let function = self.device.check(&format!("finding kernel {name}"), function)?;
+            let declared = result::function::get_function_attribute(function, declared).unwrap_or(0);
+            let left = self.device.shared_memory as i32 - declared;
+            let _ = result::function::set_function_attribute(function, most, left);
+            Some(Function(function))
+        }
+    }
+
+    /// A number that the source declares; a failure is kept by the device.
+    pub(super) fn constant(&self, name: &str) -> Option<u32> {
+        let mut value = [0_u32];
+        // Safety: the module is loaded, and the global is one number.
+        unsafe {
+            let global = result::module::get_global(self.module, CString::new(name).ok()?);
+            let (pointer, _) = self.device.check(&format!("finding {name}"), global)?;
+            self.device.check(&format!("reading {name}"), result::memcpy_dtoh_sync(&mut value, pointer))?;
+        }
+        Some(value[0])
+    }
+}
+
+impl Drop for Loaded {
     fn drop(&mut self) {
         self.device.bind();
         self.device.synchronise("unloading kernels");
-        for module in self.modules.values() {
-            // Safety: loaded once, and nothing runs any more.
-            let _ = unsafe { result::module::unload(*module) };
-        }
+        // Safety: loaded once, and nothing runs any more.
+        let _ = unsafe { result::module::unload(self.module) };
     }
 }
 
@@ -135,18 +157,28 @@ pub(super) struct Shape {
     pub(super) grid: (u32, u32, u32),
     pub(super) threads: u32,
     pub(super) shared: u32,
-    /// Whether the kernel may start beside the end of the one before it: it then waits by itself (`await_previous`).
-    pub(super) early: bool,
+    pub(super) start: Start,
+}
+
+/// When a kernel's blocks may start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Start {
+    /// After the kernel before it.
+    InOrder,
+    /// Beside the end of the kernel before it: it waits by itself (`await_previous`).
+    Early,
+    /// All at the same time, because they wait for each other.
+    Together,
 }
 
 impl Shape {
     pub(super) fn new(grid: (u32, u32, u32), threads: u32) -> Self {
-        Self { grid, threads, shared: 0, early: false }
+        Self { grid, threads, shared: 0, start: Start::InOrder }
     }
 
     /// The same for a kernel that waits by itself.
     pub(super) fn early(self) -> Self {
-        Self { early: true, ..self }
+        Self { start: Start::Early, ..self }
     }
 
     /// One thread for each of `count`.
@@ -216,11 +248,17 @@ impl Device {
         if x == 0 || y == 0 || z == 0 || self.has_failed() {
             return;
         }
-        let mut attribute = sys::CUlaunchAttribute {
-            id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
-            pad: [0; 4],
-            value: sys::CUlaunchAttributeValue { programmaticStreamSerializationAllowed: 1 },
+        type Id = sys::CUlaunchAttributeID;
+        type Value = sys::CUlaunchAttributeValue;
+        let (id, value) = match shape.start {
+            Start::Early if self.info.capability >= (9, 0) => (
+                Id::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
+                Value { programmaticStreamSerializationAllowed: 1 },
+            ),
+            Start::Together => (Id::CU_LAUNCH_ATTRIBUTE_COOPERATIVE, Value { cooperative: 1 }),
+            Start::Early | Start::InOrder => (Id::CU_LAUNCH_ATTRIBUTE_IGNORE, Value { cooperative: 0 }),
         };
+        let mut attribute = sys::CUlaunchAttribute { id, pad: [0; 4], value };
         let config = sys::CUlaunchConfig {
             gridDimX: x,
             gridDimY: y,
@@ -231,7 +269,7 @@ impl Device {
             sharedMemBytes: shape.shared,
             hStream: self.stream,
             attrs: &raw mut attribute,
-            numAttrs: u32::from(shape.early && self.info.capability >= (9, 0)),
+            numAttrs: 1,
         };
         // Safety: the caller's word; the configuration outlives the call.
         let launched =

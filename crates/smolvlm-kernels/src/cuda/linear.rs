@@ -255,7 +255,8 @@ fn swiglu(backend: &CudaBackend, both: &Tensor, out: &Tensor) {
     let threads = if wide { count / 4 } else { count };
     let arguments = [both.pointer().into(), out.pointer().into(), count.into()];
     // Safety: `both` is twice as wide as `out`.
-    let shape = Shape { early: wide, ..Shape::each(threads) };
+    let shape = Shape::each(threads);
+    let shape = if wide { shape.early() } else { shape };
     unsafe { backend.device.launch("swiglu", backend.kernel(Module::Rows, &name), shape, &arguments) };
 }
 
@@ -270,7 +271,7 @@ pub(super) fn norm(backend: &CudaBackend, x: &Tensor, norm: &Norm<'_, CudaBacken
     let shape = Shape::new((rows.div_ceil(ROWS_PER_BLOCK), 1, 1), ROW_THREADS);
     match norm {
         Norm::Rms { weight, eps } => {
-            let shape = Shape { early: wide, ..shape };
+            let shape = if wide { shape.early() } else { shape };
             let kernel = backend.kernel(Module::Rows, &format!("{prefix}rms_norm_{suffix}"));
             let arguments: [Argument; 6] = [
                 x.pointer().into(),

@@ -6,6 +6,7 @@
 mod attention;
 mod cache;
 mod compile;
+mod decode;
 mod device;
 mod launch;
 mod linear;
@@ -24,13 +25,14 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 pub use cache::Cache;
+pub use decode::Decoder;
 pub use device::{DeviceInfo, Library, OLDEST_CAPABILITY, devices, libraries};
 pub use plan::Plan;
 pub use tensor::{Table, Tensor, Vector, Weight};
 
 use crate::backend::{
-    Appetite, Backend, BackendError, CacheShape, Ceilings, LinearArgs, Norm, PatchArgs, RopeTable, TileBatch,
-    TokenBatch,
+    Appetite, Backend, BackendError, CacheShape, Ceilings, DecoderWeights, LinearArgs, Norm, PatchArgs, RopeTable,
+    TileBatch, TokenBatch,
 };
 use crate::packed::PackedMatrix;
 use crate::view::{Format, MatrixView};
@@ -50,6 +52,7 @@ pub struct CudaBackend {
     arena: Arc<Arena>,
     matmul: Matmul,
     kernels: Kernels,
+    compiler: Compiler,
     device: Arc<Device>,
 }
 
@@ -65,7 +68,7 @@ impl CudaBackend {
         let matmul = Matmul::new(&device)?;
         let arena = Arena::new(&device);
         device.take_failure()?;
-        Ok(Self { recordings: Mutex::default(), arena, matmul, kernels, device })
+        Ok(Self { recordings: Mutex::default(), arena, matmul, kernels, compiler, device })
     }
 
     /// The GPU.
@@ -76,7 +79,7 @@ impl CudaBackend {
     /// Uninitialised activations of a step.
     fn tensor(&self, rows: usize, width: usize, element: Element) -> Tensor {
         let memory = Memory::Step(self.arena.take(rows * width * element.bytes()));
-        Tensor { rows, width, element, memory }
+        Tensor { rows, width, element, memory, largest: None }
     }
 
     /// Whether this is the generation whose own matrix instructions the fastest kernels use.
@@ -112,6 +115,7 @@ impl Backend for CudaBackend {
     type Vector = Vector;
     type Cache = Cache;
     type Plan = Plan;
+    type Decoder = Decoder;
 
     fn pack(&self, parts: &[MatrixView<'_>], format: Format) -> Weight {
         Weight::stacked(&self.device, parts, format)
@@ -139,7 +143,13 @@ impl Backend for CudaBackend {
 
     fn upload(&self, rows: usize, width: usize, values: &[f32]) -> Tensor {
         assert_eq!(values.len(), rows * width, "an upload of {rows} × {width}");
-        Tensor { rows, width, element: Element::F32, memory: Memory::Own(Buffer::of(&self.device, values)) }
+        Tensor {
+            rows,
+            width,
+            element: Element::F32,
+            memory: Memory::Own(Buffer::of(&self.device, values)),
+            largest: None,
+        }
     }
 
     fn rows(&self, x: &Tensor) -> usize {
@@ -159,6 +169,11 @@ impl Backend for CudaBackend {
     }
 
     fn largest_into(&self, x: &Tensor, choices: &mut Vec<u32>) {
+        if let Some(pointer) = x.largest {
+            choices.clear();
+            choices.extend(decode::read_largest(&self.device, pointer).or(Some(0)));
+            return;
+        }
         let bytes = self.download_bytes(&rows::largest(self, x), 0..x.rows);
         choices.clear();
         choices.extend(bytes.as_chunks::<4>().0.iter().map(|bytes| u32::from_le_bytes(*bytes)));
@@ -241,6 +256,22 @@ impl Backend for CudaBackend {
         };
         self.device.take_failure()?;
         result.ok_or_else(|| device::error("CUDA: a step was not recorded"))
+    }
+
+    fn decoder(&self, text: &DecoderWeights<'_, Self>) -> Option<Decoder> {
+        Decoder::new(&self.device, &self.compiler, text).unwrap_or_else(|error| {
+            self.device.fail(error);
+            None
+        })
+    }
+
+    fn decode(&self, plan: &Plan, decoder: &Decoder, cache: &mut Cache) -> Option<Result<Tensor, BackendError>> {
+        if plan.tokens() != 1 || !plan.is_decoding() {
+            return None;
+        }
+        self.device.bind();
+        let logits = decoder.run(&self.device, &self.arena, plan, cache);
+        Some(self.device.take_failure().map(|()| logits))
     }
 
     fn embed(&self, plan: &Plan, table: &Table) -> Tensor {

@@ -53,6 +53,8 @@ pub struct Tensor {
     pub(super) width: usize,
     pub(super) element: Element,
     pub(super) memory: Memory,
+    /// Of logits: where the place of the largest is already known, after a word that is not zero if something went wrong.
+    pub(super) largest: Option<CUdeviceptr>,
 }
 
 /// What keeps a tensor's numbers alive.

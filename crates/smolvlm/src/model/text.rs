@@ -1,6 +1,6 @@
 //! The Llama text model over paged keys and values.
 
-use smolvlm_kernels::{Activation, Backend, BackendError, LinearArgs, Norm, RopeTable};
+use smolvlm_kernels::{Activation, Backend, BackendError, DecoderLayer, DecoderWeights, LinearArgs, Norm, RopeTable};
 
 use super::weights::WeightsAt;
 use crate::Result;
@@ -13,20 +13,39 @@ pub struct TextModel<B: Backend> {
     norm: RmsNorm<B>,
     head: B::Weight,
     rope: RopeTable<B>,
+    decoder: Option<B::Decoder>,
 }
 
 impl<B: Backend> TextModel<B> {
     pub(super) fn load(weights: &WeightsAt<'_, B>, config: &ModelConfig) -> Result<Self> {
         let (text, model) = (&config.text, weights.at("model.text_model"));
         let layers = model.at("layers");
-        Ok(Self {
+        let mut loaded = Self {
             embeddings: model.table("embed_tokens.weight", text.vocab, text.hidden)?,
             blocks: (0..text.layers).map(|i| Block::load(&layers.at(i), text)).collect::<Result<_>>()?,
             norm: RmsNorm::load(&model.at("norm"), text)?,
             // The checkpoint knows whether this is the embedding table.
             head: weights.matrix("lm_head.weight", text.vocab, text.hidden)?,
             rope: rope_table(weights.backend(), text),
-        })
+            decoder: None,
+        };
+        loaded.decoder = weights.backend().decoder(&loaded.decoder_weights(text));
+        Ok(loaded)
+    }
+
+    /// All of it, for a backend that computes a token at once.
+    fn decoder_weights(&self, config: &TextConfig) -> DecoderWeights<'_, B> {
+        DecoderWeights {
+            embeddings: &self.embeddings,
+            layers: self.blocks.iter().map(Block::weights).collect(),
+            norm: &self.norm.weight,
+            head: &self.head,
+            eps: config.rms_eps,
+            rope: &self.rope,
+            heads: config.heads,
+            kv_heads: config.kv_heads,
+            head_dim: config.head_dim,
+        }
     }
 
     /// One step over the plan's tokens: appends to `cache` and returns the logits of the plan's output rows,
@@ -41,6 +60,9 @@ impl<B: Backend> TextModel<B> {
         cache: &mut B::Cache,
         features: &[&B::Tensor],
     ) -> Result<B::Tensor, BackendError> {
+        if let Some(logits) = self.decoder.as_ref().and_then(|decoder| backend.decode(plan, decoder, cache)) {
+            return logits;
+        }
         backend.repeated_step(plan, || {
             let mut x = backend.embed(plan, &self.embeddings);
             if !features.is_empty() {
@@ -79,6 +101,17 @@ impl<B: Backend> Block<B> {
             gate_up: mlp.gate_up("gate_proj.weight", "up_proj.weight", config.mlp, config.hidden)?,
             down: mlp.matrix("down_proj.weight", config.hidden, config.mlp)?,
         })
+    }
+
+    fn weights(&self) -> DecoderLayer<'_, B> {
+        DecoderLayer {
+            norm1: &self.norm1.weight,
+            qkv: &self.qkv,
+            out: &self.out,
+            norm2: &self.norm2.weight,
+            gate_up: &self.gate_up,
+            down: &self.down,
+        }
     }
 
     fn forward(
