@@ -67,14 +67,10 @@ impl TileHead<'_> {
         let shape = self.shape;
         let count = PART.min(self.n - part * PART);
         let panels = count.div_ceil(PANEL);
-        for panel in 0..panels {
-            block.score(session, panel, &keys[(part * (PART / PANEL) + panel) * shape.panel(shape.dim)..]);
-        }
+        block.score(session, 0, panels, &keys[part * (PART / PANEL) * shape.panel(shape.dim)..]);
         let weighed = block.weigh(backend, panels, score_scale(shape.dim), |_| count);
-        for panel in 0..shape.value_panels {
-            let values = &values[(part * shape.value_panels + panel) * shape.panel(PART)..];
-            block.add_values(session, panel, values, 0, panels * PANEL);
-        }
+        let values = &values[part * shape.value_panels * shape.panel(PART)..];
+        block.add_values(session, values, shape.panel(PART), 0, panels * PANEL);
         block.merge(backend, &weighed);
     }
 
