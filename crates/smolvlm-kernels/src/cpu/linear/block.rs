@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::Product;
+use crate::backend::Activation;
 use crate::cpu::matmul::{CHUNK, PANEL, PANEL_CHUNK, Panels, Q4_CHUNK, Rows, Session, Tile};
 use crate::cpu::{prefetch, scratch};
 use crate::view::Format;
@@ -31,14 +32,15 @@ impl Blocking {
     pub(super) fn new(product: &Product<'_>, rows: usize, panels: usize, threads: usize) -> Self {
         let (step, chunks) = (product.kernel.rows, product.weight.chunks());
         let room = product.backend.cache_bytes * 2 / 5;
-        let short = chunks <= SHORT;
-        // The room is for the rows, which every panel meets, or for the sums, to which every pass adds.
-        let most = if short { room / (SHORT * CHUNK) } else { LONG_ROWS };
+        // A kernel that cuts its inputs loads and stores sums as often anyway.
+        let pass = if chunks > SHORT && product.kernel.chunks < SHORT { LONG_PASS } else { SHORT };
+        // The room is for a pass's part of the rows, which every panel meets, or for the sums, to which every pass adds.
+        let most = if pass == SHORT { room / (SHORT * CHUNK) } else { LONG_ROWS };
         let blocks = rows.div_ceil((most / step).max(1) * step);
         let rows = rows.div_ceil(blocks).next_multiple_of(step);
-        let most_panels = if short { panels } else { (room / (rows * PANEL * size_of::<f32>())).max(1) };
+        let most_panels = if chunks > pass { (room / (rows * PANEL * size_of::<f32>())).max(1) } else { panels };
         let runs = panels.div_ceil(most_panels).max((threads * TASKS_PER_THREAD).div_ceil(blocks));
-        Self { rows, blocks, runs: runs.min(panels), pass: if short { chunks } else { LONG_PASS } }
+        Self { rows, blocks, runs: runs.min(panels), pass }
     }
 }
 
@@ -95,9 +97,10 @@ impl Block<'_> {
     fn pass(&self, panel: usize, operand: &[u8], pass: &Range<usize>, sums: &mut [Tile]) {
         let product = self.product;
         let (step, most) = (product.kernel.rows, product.kernel.chunks);
+        let pieces = pass.len().div_ceil(most);
         let mut next = if panel + 1 < self.panels.end { self.stored(panel + 1, pass) } else { &[] };
-        let piece = next.len().div_ceil(sums.len() * pass.len().div_ceil(most));
-        for start in pass.clone().step_by(most) {
+        let share = next.len().div_ceil(sums.len() * pieces);
+        for (piece, start) in pass.clone().step_by(most).enumerate() {
             let chunks = most.min(pass.end - start);
             let panels = Panels { bytes: &operand[(start - pass.start) * PANEL_CHUNK..], stride: 0, count: 1 };
             let last = start + chunks == product.weight.chunks();
@@ -105,11 +108,11 @@ impl Block<'_> {
                 let rows = step.min(self.rows.end - row);
                 let bytes = &product.x.bytes_from(row)[start * CHUNK..];
                 let x = Rows { bytes, stride: product.x.stride(), count: rows };
-                let (soon, later) = next.split_at(piece.min(next.len()));
+                let (soon, later) = next.split_at(share.min(next.len()));
                 prefetch::read_soon(soon);
                 next = later;
-                if last {
-                    product.finish_soon(row, rows, panel);
+                if self.leaves_time(pass) {
+                    product.finish_soon(row + piece * rows / pieces..row + (piece + 1) * rows / pieces, panel);
                 }
                 let tiles = std::slice::from_mut(tile);
                 self.session.multiply(product.weight.dot(), x, panels, chunks, tiles, start > 0);
@@ -118,5 +121,13 @@ impl Block<'_> {
                 }
             }
         }
+    }
+
+    /// Whether the rows that a pass writes had better be brought nearer during its products: those must last long enough,
+    /// and writing must not be slow by itself, as with an activation.
+    fn leaves_time(&self, pass: &Range<usize>) -> bool {
+        let product = self.product;
+        let last = pass.end == product.weight.chunks();
+        last && pass.len() > LONG_PASS && product.epilogue.activation == Activation::Identity
     }
 }
