@@ -1,9 +1,9 @@
 //! A block of query rows on its way through the parts of its keys.
 
-use super::{HeadShape, NOTHING, PART, merge};
+use super::{HeadShape, NOTHING, PART};
 use crate::aligned::numbers_mut;
 use crate::cpu::CpuBackend;
-use crate::cpu::lanes::SoftmaxPart;
+use crate::cpu::lanes::{Softmax, SoftmaxPart};
 use crate::cpu::matmul::{Dot, PANEL, Panels, Rows, Session, TILE_ROWS, Tile, chunks};
 use crate::cpu::shared::SharedRows;
 
@@ -53,19 +53,13 @@ impl<'m> Block<'m> {
         }
     }
 
-    /// Scores of all rows against `panel`, 32 keys.
-    pub(super) fn score(&mut self, session: &Session<'_>, panel: usize, keys: &[u8]) {
+    /// Scores of all rows against some panels of 32 keys, the part's from `first` on.
+    pub(super) fn score(&mut self, session: &Session<'_>, first: usize, count: usize, keys: &[u8]) {
         let shape = self.shape;
         let queries = Rows { bytes: self.queries, stride: shape.row(shape.dim), count: self.rows };
-        let panels = Panels { bytes: keys, stride: shape.panel(shape.dim), count: 1 };
-        session.multiply(
-            shape.dot,
-            queries,
-            panels,
-            chunks(shape.dim, shape.number),
-            &mut self.scores[panel..=panel],
-            false,
-        );
+        let panels = Panels { bytes: keys, stride: shape.panel(shape.dim), count };
+        let chunks = chunks(shape.dim, shape.number);
+        session.multiply(shape.dot, queries, panels, chunks, &mut self.scores[first..first + count], false);
     }
 
     /// Weights from the first `count(row)` scores of each row, over `panels` panels.
@@ -76,38 +70,36 @@ impl<'m> Block<'m> {
         scale: f32,
         count: impl Fn(usize) -> usize,
     ) -> [SoftmaxPart; TILE_ROWS] {
-        let stride = self.shape.row(PART);
-        let kernels = &backend.isa.rows;
-        let scores = &mut self.scores[..panels];
+        let mut counts = [0; TILE_ROWS];
+        counts.iter_mut().enumerate().take(self.rows).for_each(|(row, to)| *to = count(row).min(panels * PANEL));
         let mut parts = [NOTHING; TILE_ROWS];
-        for (row, part) in parts.iter_mut().enumerate().take(self.rows) {
-            let weights = &mut self.weights[row * stride..][..panels * PANEL * self.shape.number];
-            let count = count(row).min(panels * PANEL);
-            if count == 0 {
-                weights.fill(0);
-                continue;
-            }
-            *part = match self.shape.dot {
-                Dot::F32 => kernels.softmax(scores, row, count, scale, numbers_mut(weights)),
-                _ => kernels.softmax_bf16(scores, row, count, scale, numbers_mut(weights)),
-            };
+        let mut softmax = Softmax {
+            scores: &mut self.scores[..panels],
+            counts: &counts[..self.rows],
+            scale,
+            parts: &mut parts[..self.rows],
+        };
+        let stride = self.shape.row(PART) / self.shape.number;
+        match self.shape.dot {
+            Dot::F32 => backend.isa.rows.softmax(&mut softmax, numbers_mut(self.weights), stride),
+            _ => backend.isa.rows.softmax_bf16(&mut softmax, numbers_mut(self.weights), stride),
         }
         parts
     }
 
-    /// Adds weighted values: `keys` weights from `first` on meet a panel of as many values.
-    pub(super) fn add_values(&mut self, session: &Session<'_>, panel: usize, values: &[u8], first: usize, keys: usize) {
+    /// Adds weighted values: `keys` weights from `first` on meet panels of as many values.
+    pub(super) fn add_values(
+        &mut self,
+        session: &Session<'_>,
+        values: &[u8],
+        stride: usize,
+        first: usize,
+        keys: usize,
+    ) {
         let shape = self.shape;
         let weights = Rows { bytes: &self.weights[first * shape.number..], stride: shape.row(PART), count: self.rows };
-        let panels = Panels { bytes: values, stride: shape.panel(keys), count: 1 };
-        session.multiply(
-            shape.dot,
-            weights,
-            panels,
-            chunks(keys, shape.number),
-            &mut self.sums[panel..=panel],
-            first > 0,
-        );
+        let panels = Panels { bytes: values, stride, count: shape.value_panels };
+        session.multiply(shape.dot, weights, panels, chunks(keys, shape.number), self.sums, first > 0);
     }
 
     /// The weighted values of a row of the current part.
@@ -117,12 +109,7 @@ impl<'m> Block<'m> {
 
     /// Merges the current part into what came before.
     pub(super) fn merge(&mut self, backend: &CpuBackend, parts: &[SoftmaxPart; TILE_ROWS]) {
-        let width = self.shape.value_panels * PANEL;
-        let rows = self.merged.chunks_mut(width).zip(&mut self.state).zip(parts).enumerate();
-        for (row, ((merged, state), part)) in rows.take(self.rows) {
-            let values = self.sums.iter().map(|tile| &tile.0[row][..]);
-            *state = merge(backend, *state, merged, *part, values);
-        }
+        backend.isa.rows.merge_block(&mut self.state[..self.rows], self.merged, parts, self.sums);
     }
 
     /// Writes the finished rows.
@@ -143,18 +130,12 @@ pub(super) struct HeadOutput<'a> {
 impl HeadOutput<'_> {
     /// Writes `values ÷ sum` to `(row, first number)`.
     pub(super) fn write(&self, backend: &CpuBackend, (row, first): (usize, usize), values: &[f32], sum: f32) {
-        let inverse = 1.0 / sum;
-        let mut scaled = [0.0; PANEL];
-        for (i, values) in values.chunks(PANEL).enumerate() {
-            let scaled = &mut scaled[..values.len()];
-            scaled.iter_mut().zip(values).for_each(|(scaled, value)| *scaled = value * inverse);
-            // SAFETY: every row of every head is written once.
-            unsafe {
-                if self.narrow {
-                    backend.isa.rows.round(scaled, self.rows.segment(row, first + i * PANEL, values.len()));
-                } else {
-                    self.rows.segment::<f32>(row, first + i * PANEL, values.len()).copy_from_slice(scaled);
-                }
+        // SAFETY: every row of every head is written once.
+        unsafe {
+            if self.narrow {
+                backend.isa.rows.divide_bf16(values, sum, self.rows.segment(row, first, values.len()));
+            } else {
+                backend.isa.rows.divide(values, sum, self.rows.segment(row, first, values.len()));
             }
         }
     }

@@ -8,7 +8,6 @@ mod block;
 mod paged;
 mod tiles;
 
-use super::CpuBackend;
 use super::lanes::SoftmaxPart;
 use super::matmul::{CHUNK, Dot, PANEL, chunks};
 use crate::aligned::LINE;
@@ -49,29 +48,6 @@ impl HeadShape {
 
 /// No part yet.
 const NOTHING: SoftmaxPart = SoftmaxPart { max: f32::NEG_INFINITY, sum: 0.0 };
-
-/// Adds a part to the parts before it: weights of both are brought to the larger maximum.
-fn merge<'v>(
-    backend: &CpuBackend,
-    before: SoftmaxPart,
-    merged: &mut [f32],
-    part: SoftmaxPart,
-    values: impl Iterator<Item = &'v [f32]>,
-) -> SoftmaxPart {
-    if part.sum == 0.0 {
-        return before;
-    }
-    if before.sum == 0.0 {
-        merged.chunks_mut(PANEL).zip(values).for_each(|(to, from)| to.copy_from_slice(from));
-        return part;
-    }
-    let max = before.max.max(part.max);
-    let (keep, take) = ((before.max - max).exp2(), (part.max - max).exp2());
-    for (to, from) in merged.chunks_mut(PANEL).zip(values) {
-        backend.isa.rows.merge(to, keep, from, take);
-    }
-    SoftmaxPart { max, sum: before.sum * keep + part.sum * take }
-}
 
 /// `d^-0.5`, by which scores are scaled.
 fn score_scale(dim: usize) -> f32 {

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::block::{Block, HeadOutput};
-use super::{HeadShape, NOTHING, PART, PART_PAGES, merge, score_scale};
+use super::{HeadShape, NOTHING, PART, PART_PAGES, score_scale};
 use crate::aligned::{numbers, numbers_mut};
 use crate::backend::{PAGE_TOKENS, Segment, TokenBatch};
 use crate::cpu::cache::{Cache, MOST_HEAD_DIM};
@@ -105,7 +105,7 @@ fn split_parts<'a>(
             for part in 0..parts {
                 let result = &results[((kv_head * parts + part) * queries + row) * (2 + width)..][..2 + width];
                 let part = SoftmaxPart { max: result[0], sum: result[1] };
-                state = merge(backend, state, merged, part, result[2..].chunks(PANEL));
+                state = backend.isa.rows.merge(state, merged, part, &result[2..]);
             }
             out.write(backend, head(kv_head).place(row), &merged[..shape.dim], state.sum);
         }
@@ -160,19 +160,13 @@ impl PagedHead<'_> {
         let pages: Range<usize> = part * PART_PAGES..part * PART_PAGES + seen.div_ceil(PAGE_TOKENS);
         for (i, page) in pages.clone().enumerate() {
             let keys = self.cache.keys(self.pages[page], self.layer, self.kv_head);
-            for panel in 0..PAGE_TOKENS / PANEL {
-                let panel_keys = &keys[panel * shape.panel(shape.dim)..];
-                block.score(session, i * (PAGE_TOKENS / PANEL) + panel, panel_keys);
-            }
+            block.score(session, i * (PAGE_TOKENS / PANEL), PAGE_TOKENS / PANEL, keys);
         }
         let visible = |row| self.visible(first + row).saturating_sub(part * PART);
         let weighed = block.weigh(self.backend, pages.len() * (PAGE_TOKENS / PANEL), score_scale(shape.dim), visible);
         for (i, page) in pages.enumerate() {
             let values = self.cache.values(self.pages[page], self.layer, self.kv_head);
-            for panel in 0..shape.value_panels {
-                let panel_values = &values[panel * shape.panel(PAGE_TOKENS)..];
-                block.add_values(session, panel, panel_values, i * PAGE_TOKENS, PAGE_TOKENS);
-            }
+            block.add_values(session, values, shape.panel(PAGE_TOKENS), i * PAGE_TOKENS, PAGE_TOKENS);
         }
         weighed
     }

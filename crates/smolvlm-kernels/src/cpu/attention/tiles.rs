@@ -5,7 +5,7 @@ use super::{HeadShape, PART, score_scale};
 use crate::cpu::matmul::{Dot, PANEL, STEP, Session};
 use crate::cpu::shared::SharedRows;
 use crate::cpu::tensor::{Stored, Tensor};
-use crate::cpu::{CpuBackend, scratch};
+use crate::cpu::{CpuBackend, prefetch, scratch};
 
 /// Full attention inside each group of `n` rows of `qkv` `[rows, 3 × heads × d]`.
 pub(in crate::cpu) fn tiles(backend: &CpuBackend, qkv: &Tensor, n: usize, heads: usize) -> Tensor {
@@ -19,6 +19,9 @@ pub(in crate::cpu) fn tiles(backend: &CpuBackend, qkv: &Tensor, n: usize, heads:
     });
     out
 }
+
+/// Rows between the one that is packed and the one that is brought nearer.
+const AHEAD: usize = 16;
 
 /// One head of one tile.
 struct TileHead<'a> {
@@ -67,14 +70,10 @@ impl TileHead<'_> {
         let shape = self.shape;
         let count = PART.min(self.n - part * PART);
         let panels = count.div_ceil(PANEL);
-        for panel in 0..panels {
-            block.score(session, panel, &keys[(part * (PART / PANEL) + panel) * shape.panel(shape.dim)..]);
-        }
+        block.score(session, 0, panels, &keys[part * (PART / PANEL) * shape.panel(shape.dim)..]);
         let weighed = block.weigh(backend, panels, score_scale(shape.dim), |_| count);
-        for panel in 0..shape.value_panels {
-            let values = &values[(part * shape.value_panels + panel) * shape.panel(PART)..];
-            block.add_values(session, panel, values, 0, panels * PANEL);
-        }
+        let values = &values[part * shape.value_panels * shape.panel(PART)..];
+        block.add_values(session, values, shape.panel(PART), 0, panels * PANEL);
         block.merge(backend, &weighed);
     }
 
@@ -82,6 +81,13 @@ impl TileHead<'_> {
     fn bytes(&self, row: usize, which: usize) -> &[u8] {
         let size = self.shape.dim * self.shape.number;
         &self.qkv.bytes_from(self.first + row)[(which * self.heads + self.head) * size..][..size]
+    }
+
+    /// Brings a row's query, key and value nearer: they lie far from the next row's.
+    fn read_soon(&self, row: usize) {
+        if row < self.n {
+            (0..3).for_each(|which| prefetch::read_soon(self.bytes(row, which)));
+        }
     }
 
     fn load_queries(&self, block: &mut Block<'_>, first: usize) {
@@ -100,6 +106,7 @@ impl TileHead<'_> {
         for (panel, keys) in keys.chunks_mut(panel_len).enumerate().take(self.n.div_ceil(PANEL)) {
             let steps = keys.as_chunks_mut::<STEP>().0.as_chunks_mut::<PANEL>().0;
             for column in 0..PANEL.min(self.n - panel * PANEL) {
+                self.read_soon(panel * PANEL + column + AHEAD);
                 let (words, rest) = self.bytes(panel * PANEL + column, 1).as_chunks::<STEP>();
                 for (step, word) in steps.iter_mut().zip(words) {
                     step[column] = *word;

@@ -1,6 +1,6 @@
 //! What follows a product's sums.
 
-use super::isa::{Isa, LANES, multiply_add, sigmoid};
+use super::isa::{Isa, LANES, Lanes, multiply_add, sigmoid};
 use crate::cpu::matmul::{PANEL, Tile};
 
 /// What happens to the sums of a tile.
@@ -50,96 +50,145 @@ pub(in crate::cpu) enum TileActivation {
     SwiGlu,
 }
 
+/// The numbers of a row, held in registers: loops over memory that may overlap would not become vectors.
+type Row = [Lanes; PANEL / LANES];
+
 /// # Safety
 /// The residual's and the target's rows are there.
 #[inline(always)]
-pub(super) unsafe fn finish<I: Isa>(tile: &mut Tile, finish: &Finish<'_>) {
-    let columns = finish.target.columns;
-    for (i, row) in tile.0.iter_mut().enumerate().take(finish.rows) {
-        if let Some(scales) = &finish.scales {
-            for (x, (scale, total)) in row.iter_mut().zip(scales.outputs.iter().zip(scales.totals)) {
-                let sum = x.to_bits().cast_signed().wrapping_sub(total.wrapping_mul(128));
-                *x = sum as f32 * (scales.rows[i] * scale);
-            }
+pub(super) unsafe fn finish<I: Isa>(tile: &Tile, finish: &Finish<'_>) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match finish.activation {
+            TileActivation::Identity => finish_rows::<I>(tile, finish, |row| *row),
+            TileActivation::GeluTanh => finish_rows::<I>(tile, finish, |row| [gelu::<I>(&row[0]), gelu::<I>(&row[1])]),
+            TileActivation::SwiGlu => finish_rows::<I>(tile, finish, |[gates, ups]| [swiglu::<I>(gates, ups), *ups]),
         }
-        if let Some(bias) = finish.bias {
-            row.iter_mut().zip(bias).for_each(|(x, bias)| *x += bias);
-        }
-        activate::<I>(row, finish.activation);
-        // SAFETY: the caller's promise; rows are aligned for f32, and for bfloat16 where they are those.
+    }
+}
+
+/// # Safety
+/// As [`finish`].
+#[inline(always)]
+unsafe fn finish_rows<I: Isa>(tile: &Tile, finish: &Finish<'_>, activate: impl Fn(&Row) -> Row) {
+    let whole = if finish.activation == TileActivation::SwiGlu { LANES } else { PANEL };
+    let bias = finish.bias.map_or([[0.0; LANES]; 2], row_of);
+    for (i, sums) in tile.0.iter().enumerate().take(finish.rows) {
+        let sums = finish.scales.as_ref().map_or_else(|| row_of(sums), |scales| scale(sums, scales, scales.rows[i]));
+        let row = activate(&add(&sums, &bias));
+        // SAFETY: the caller's promise.
         unsafe {
-            if let Some((start, stride)) = finish.residual {
-                add(row, std::slice::from_raw_parts(start.add(i * stride).cast(), columns));
-            }
-            let start = finish.target.start.add(i * finish.target.stride);
-            if finish.target.narrow {
-                write_bf16::<I>(row, std::slice::from_raw_parts_mut(start.cast(), columns));
+            let residual = finish.residual.map(|(start, stride)| start.add(i * stride));
+            let target = finish.target.start.add(i * finish.target.stride);
+            if finish.target.columns == whole {
+                finish_row::<I>(&row, whole, finish.target.narrow, residual, target);
             } else {
-                write(row, std::slice::from_raw_parts_mut(start.cast(), columns));
+                finish_ragged_row::<I>(&row, finish.target.columns, finish.target.narrow, residual, target);
             }
         }
     }
 }
 
+/// Adds the residual to the first half of a row, or to all of it, and writes it.
+///
+/// # Safety
+/// Both places hold so many numbers.
 #[inline(always)]
-fn activate<I: Isa>(row: &mut [f32; PANEL], activation: TileActivation) {
-    match activation {
-        TileActivation::Identity => (),
-        TileActivation::GeluTanh => {
-            // 0.5 (1 + tanh u) = sigmoid(2u)
-            const TWO_SQRT_2_OVER_PI: f32 = 1.595_769_2;
-            const CUBIC: f32 = TWO_SQRT_2_OVER_PI * 0.044_715;
-            for x in row.as_chunks_mut::<LANES>().0 {
-                let mut u = *x;
+unsafe fn finish_row<I: Isa>(row: &Row, columns: usize, narrow: bool, residual: Option<*const u8>, target: *mut u8) {
+    for (half, numbers) in row.iter().enumerate().take(columns / LANES) {
+        let mut numbers = *numbers;
+        // SAFETY: the caller's promise; no order of bytes in memory is asked for.
+        unsafe {
+            if let Some(residual) = residual {
+                let residual = residual.cast::<Lanes>().add(half).read_unaligned();
                 for i in 0..LANES {
-                    u[i] = x[i] * multiply_add::<I>(x[i] * x[i], CUBIC, TWO_SQRT_2_OVER_PI);
-                }
-                let weights = sigmoid::<I>(&u);
-                for i in 0..LANES {
-                    x[i] *= weights[i];
+                    numbers[i] += residual[i];
                 }
             }
-        }
-        TileActivation::SwiGlu => {
-            let [gates, ups] = row.as_chunks_mut::<{ PANEL / 2 }>().0 else { unreachable!("a panel has two halves") };
-            let weights = sigmoid::<I>(gates);
-            for i in 0..LANES {
-                gates[i] = gates[i] * weights[i] * ups[i];
+            if narrow {
+                target.cast::<[u16; LANES]>().add(half).write_unaligned(I::round(&numbers));
+            } else {
+                target.cast::<Lanes>().add(half).write_unaligned(numbers);
             }
         }
     }
 }
 
-/// Adds the numbers that are there. (Whole panels and halves have their lengths known, so that they are vectors.)
+/// The same of the last, narrower panel of a matrix.
+///
+/// # Safety
+/// As [`finish_row`].
 #[inline(always)]
-fn add(row: &mut [f32; PANEL], from: &[f32]) {
-    if let Ok(from) = <&[f32; PANEL]>::try_from(from) {
-        row.iter_mut().zip(from).for_each(|(x, from)| *x += from);
-    } else {
-        row.iter_mut().zip(from).for_each(|(x, from)| *x += from);
-    }
-}
-
-#[inline(always)]
-fn write(row: &[f32; PANEL], out: &mut [f32]) {
-    if let Ok(out) = <&mut [f32; PANEL]>::try_from(&mut *out) {
-        *out = *row;
-    } else {
-        out.copy_from_slice(&row[..out.len()]);
-    }
-}
-
-#[inline(always)]
-fn write_bf16<I: Isa>(row: &[f32; PANEL], out: &mut [u16]) {
-    let halves = row.as_chunks::<LANES>().0;
-    if let Ok(out) = <&mut [u16; PANEL]>::try_from(&mut *out) {
-        for (out, half) in out.as_chunks_mut::<LANES>().0.iter_mut().zip(halves) {
-            *out = I::round(half);
+unsafe fn finish_ragged_row<I: Isa>(
+    row: &Row,
+    columns: usize,
+    narrow: bool,
+    residual: Option<*const u8>,
+    target: *mut u8,
+) {
+    let size = if narrow { size_of::<u16>() } else { size_of::<f32>() };
+    let (mut padded, mut out) = ([0.0_f32; PANEL], [0_u8; PANEL * size_of::<f32>()]);
+    // SAFETY: the caller's promise; a whole row fits both arrays.
+    unsafe {
+        if let Some(residual) = residual {
+            std::ptr::copy_nonoverlapping(residual, padded.as_mut_ptr().cast(), columns * size_of::<f32>());
         }
-    } else if let Ok(out) = <&mut [u16; LANES]>::try_from(&mut *out) {
-        *out = I::round(&halves[0]);
-    } else {
-        let rounded = [I::round(&halves[0]), I::round(&halves[1])];
-        out.copy_from_slice(&rounded.as_flattened()[..out.len()]);
+        finish_row::<I>(row, PANEL, narrow, Some(padded.as_ptr().cast()), out.as_mut_ptr());
+        std::ptr::copy_nonoverlapping(out.as_ptr(), target, columns * size);
     }
+}
+
+#[inline(always)]
+fn row_of(numbers: &[f32; PANEL]) -> Row {
+    let [first, second] = numbers.as_chunks().0 else { unreachable!("a row has two halves") };
+    [*first, *second]
+}
+
+#[inline(always)]
+fn add(row: &Row, other: &Row) -> Row {
+    let mut out = *row;
+    for half in 0..out.len() {
+        for i in 0..LANES {
+            out[half][i] += other[half][i];
+        }
+    }
+    out
+}
+
+#[inline(always)]
+fn scale(sums: &[f32; PANEL], scales: &Scales<'_>, row_scale: f32) -> Row {
+    let mut out = row_of(sums);
+    let (outputs, totals) = (scales.outputs.as_chunks::<LANES>().0, scales.totals.as_chunks::<LANES>().0);
+    for half in 0..out.len() {
+        for i in 0..LANES {
+            let sum = out[half][i].to_bits().cast_signed().wrapping_sub(totals[half][i].wrapping_mul(128));
+            out[half][i] = sum as f32 * (row_scale * outputs[half][i]);
+        }
+    }
+    out
+}
+
+#[inline(always)]
+fn swiglu<I: Isa>(gates: &Lanes, ups: &Lanes) -> Lanes {
+    let mut out = sigmoid::<I>(gates);
+    for i in 0..LANES {
+        out[i] = gates[i] * out[i] * ups[i];
+    }
+    out
+}
+
+/// `0.5 x (1 + tanh u)`, which is `x · sigmoid(2u)`.
+#[inline(always)]
+fn gelu<I: Isa>(x: &Lanes) -> Lanes {
+    const TWO_SQRT_2_OVER_PI: f32 = 1.595_769_2;
+    const CUBIC: f32 = TWO_SQRT_2_OVER_PI * 0.044_715;
+    let mut u = *x;
+    for i in 0..LANES {
+        u[i] = x[i] * multiply_add::<I>(x[i] * x[i], CUBIC, TWO_SQRT_2_OVER_PI);
+    }
+    let mut out = sigmoid::<I>(&u);
+    for i in 0..LANES {
+        out[i] *= x[i];
+    }
+    out
 }

@@ -3,19 +3,22 @@
 //! Sums run in 16 fixed lanes that are folded in one order, so they depend on a number's place in its row only.
 //! Instruction sets with a fused multiply-add use it, the portable one does not: the last bits differ between them.
 
+mod attention;
 mod epilogue;
 mod isa;
 mod rows;
 
 use super::matmul::{PANEL, TILE_ROWS, Tile};
+use attention::{divide, merge, merge_block, softmax};
 use epilogue::finish;
 #[cfg(target_arch = "x86_64")]
 use isa::Avx512;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 use isa::Fused;
-use isa::{Isa, LANES, Portable};
-use rows::{merge, norm, quantise, rotate, round, softmax};
+use isa::{Isa, Portable};
+use rows::{norm, quantise, rotate, round};
 
+pub(super) use attention::Softmax;
 pub(super) use epilogue::{Finish, Scales, TileActivation, TileTarget};
 
 /// A norm's numbers.
@@ -37,17 +40,26 @@ pub(super) struct SoftmaxPart {
 /// Rotation of a row: `(x, cosines, sines, out)`.
 type RotateKernel = unsafe fn(&[f32], &[f32], &[f32], &mut [f32]);
 
+/// Merging of a row: `(before, its values so far, part, the part's values)`.
+type MergeKernel = unsafe fn(SoftmaxPart, &mut [f32], SoftmaxPart, &[f32]) -> SoftmaxPart;
+
+/// The same of a block of rows: `(before, their values so far, parts, the parts' values side by side)`.
+type MergeBlockKernel = unsafe fn(&mut [SoftmaxPart], &mut [f32], &[SoftmaxPart], &[Tile]);
+
 /// The bodies below, compiled for one instruction set, which the constructor detected.
 #[derive(Clone, Copy)]
 pub struct RowKernels {
-    finish: unsafe fn(&mut Tile, &Finish<'_>),
+    finish: unsafe fn(&Tile, &Finish<'_>),
     norm: unsafe fn(&[f32], &RowNorm<'_>, &mut [f32]),
     round: unsafe fn(&[f32], &mut [u16]),
     quantise: unsafe fn(&[f32], &mut [u8]) -> f32,
     expand_q4: unsafe fn(&[u8], usize, &mut [u8]),
-    softmax: unsafe fn(&mut [Tile], usize, usize, f32, &mut [f32]) -> SoftmaxPart,
-    softmax_bf16: unsafe fn(&mut [Tile], usize, usize, f32, &mut [u16]) -> SoftmaxPart,
-    merge: unsafe fn(&mut [f32], f32, &[f32], f32),
+    softmax: unsafe fn(&mut Softmax<'_>, &mut [f32], usize),
+    softmax_bf16: unsafe fn(&mut Softmax<'_>, &mut [u16], usize),
+    merge: MergeKernel,
+    merge_block: MergeBlockKernel,
+    divide: unsafe fn(&[f32], f32, &mut [f32]),
+    divide_bf16: unsafe fn(&[f32], f32, &mut [u16]),
     rotate: RotateKernel,
 }
 
@@ -55,10 +67,10 @@ pub struct RowKernels {
 macro_rules! stamp {
     ($module:ident, $isa:ident $(, $features:literal)?) => {
         mod $module {
-            use super::{$isa, Finish, RowNorm, SoftmaxPart, Tile};
+            use super::{$isa, Finish, RowNorm, Softmax, SoftmaxPart, Tile};
 
             $(#[target_feature(enable = $features)])?
-            unsafe fn finish(tile: &mut Tile, finish: &Finish<'_>) {
+            unsafe fn finish(tile: &Tile, finish: &Finish<'_>) {
                 // SAFETY: the caller's promise.
                 unsafe { super::finish::<$isa>(tile, finish) }
             }
@@ -73,27 +85,36 @@ macro_rules! stamp {
                 super::super::weight::expand_q4(panel, chunks, out)
             }
             $(#[target_feature(enable = $features)])?
-            unsafe fn softmax(tiles: &mut [Tile], row: usize, count: usize, scale: f32, out: &mut [f32]) -> SoftmaxPart {
-                super::softmax::<$isa>(tiles, row, count, scale, |i, weights| {
-                    out[i * super::LANES..][..super::LANES].copy_from_slice(weights)
-                })
+            unsafe fn softmax(softmax: &mut Softmax<'_>, out: &mut [f32], stride: usize) {
+                super::softmax::<$isa, _>(softmax, out, stride, |weights| *weights)
             }
             $(#[target_feature(enable = $features)])?
-            unsafe fn softmax_bf16(tiles: &mut [Tile], row: usize, count: usize, scale: f32, out: &mut [u16]) -> SoftmaxPart {
-                super::softmax::<$isa>(tiles, row, count, scale, |i, weights| {
-                    out[i * super::LANES..][..super::LANES].copy_from_slice(&<$isa as super::Isa>::round(weights))
-                })
+            unsafe fn softmax_bf16(softmax: &mut Softmax<'_>, out: &mut [u16], stride: usize) {
+                super::softmax::<$isa, _>(softmax, out, stride, <$isa as super::Isa>::round)
             }
             $(#[target_feature(enable = $features)])?
-            unsafe fn merge(to: &mut [f32], keep: f32, from: &[f32], take: f32) {
-                super::merge::<$isa>(to, keep, from, take)
+            unsafe fn merge(before: SoftmaxPart, merged: &mut [f32], part: SoftmaxPart, values: &[f32]) -> SoftmaxPart {
+                super::merge::<$isa>(before, merged, part, values.as_chunks().0.iter())
+            }
+            $(#[target_feature(enable = $features)])?
+            unsafe fn merge_block(before: &mut [SoftmaxPart], merged: &mut [f32], parts: &[SoftmaxPart], sums: &[Tile]) {
+                super::merge_block::<$isa>(before, merged, parts, sums)
+            }
+            $(#[target_feature(enable = $features)])?
+            unsafe fn divide(values: &[f32], sum: f32, out: &mut [f32]) {
+                super::divide(values, sum, out, |values| *values)
+            }
+            $(#[target_feature(enable = $features)])?
+            unsafe fn divide_bf16(values: &[f32], sum: f32, out: &mut [u16]) {
+                super::divide(values, sum, out, <$isa as super::Isa>::round)
             }
             $(#[target_feature(enable = $features)])?
             unsafe fn rotate(x: &[f32], cos: &[f32], sin: &[f32], out: &mut [f32]) {
                 super::rotate::<$isa>(x, cos, sin, out)
             }
             pub(super) const KERNELS: super::RowKernels = super::RowKernels {
-                finish, norm, round, quantise, expand_q4, softmax, softmax_bf16, merge, rotate
+                finish, norm, round, quantise, expand_q4, softmax, softmax_bf16, merge, merge_block, divide,
+                divide_bf16, rotate
             };
         }
     };
@@ -141,7 +162,7 @@ impl RowKernels {
     ///
     /// # Safety
     /// The residual's and the target's rows are there, and nobody else uses the target's.
-    pub(super) unsafe fn finish(&self, tile: &mut Tile, finish: &Finish<'_>) {
+    pub(super) unsafe fn finish(&self, tile: &Tile, finish: &Finish<'_>) {
         assert!(finish.rows <= TILE_ROWS && finish.target.columns <= PANEL, "a tile's numbers");
         assert!(finish.scales.is_none_or(|scales| scales.rows.len() >= finish.rows), "a scale for each row");
         // SAFETY: the constructor detected the instruction set; the rest is the caller's promise.
@@ -172,39 +193,55 @@ impl RowKernels {
         unsafe { (self.expand_q4)(panel, chunks, out) }
     }
 
-    /// Writes `exp(scale × (score − largest))` of the first `count` scores of a row, which lie side by side in `tiles`,
-    /// and 0 for the others. The order of the sum depends on a score's place only.
-    pub(super) fn softmax(
-        &self,
-        tiles: &mut [Tile],
-        row: usize,
-        count: usize,
-        scale: f32,
-        out: &mut [f32],
-    ) -> SoftmaxPart {
-        check_scores(tiles, row, count, out.len());
+    /// Writes `exp(scale × (score − largest))` of each row's scores, rows `stride` apart, and 0 for those that do not count.
+    /// The order of a sum depends on a score's place only.
+    pub(super) fn softmax(&self, softmax: &mut Softmax<'_>, out: &mut [f32], stride: usize) {
+        softmax.check(out.len(), stride);
         // SAFETY: as above.
-        unsafe { (self.softmax)(tiles, row, count, scale, out) }
+        unsafe { (self.softmax)(softmax, out, stride) }
     }
 
     /// As [`softmax`](Self::softmax), rounded to bfloat16 where it is written.
-    pub(super) fn softmax_bf16(
-        &self,
-        tiles: &mut [Tile],
-        row: usize,
-        count: usize,
-        scale: f32,
-        out: &mut [u16],
-    ) -> SoftmaxPart {
-        check_scores(tiles, row, count, out.len());
+    pub(super) fn softmax_bf16(&self, softmax: &mut Softmax<'_>, out: &mut [u16], stride: usize) {
+        softmax.check(out.len(), stride);
         // SAFETY: as above.
-        unsafe { (self.softmax_bf16)(tiles, row, count, scale, out) }
+        unsafe { (self.softmax_bf16)(softmax, out, stride) }
     }
 
-    /// `to = keep × to + take × from`.
-    pub(super) fn merge(&self, to: &mut [f32], keep: f32, from: &[f32], take: f32) {
+    /// Adds a part of a row, whose weighted values are given, to the parts before it.
+    pub(super) fn merge(
+        &self,
+        before: SoftmaxPart,
+        merged: &mut [f32],
+        part: SoftmaxPart,
+        values: &[f32],
+    ) -> SoftmaxPart {
         // SAFETY: as above.
-        unsafe { (self.merge)(to, keep, from, take) }
+        unsafe { (self.merge)(before, merged, part, values) }
+    }
+
+    /// The same of each row of a block, whose weighted values lie side by side in `sums`.
+    pub(super) fn merge_block(
+        &self,
+        before: &mut [SoftmaxPart],
+        merged: &mut [f32],
+        parts: &[SoftmaxPart],
+        sums: &[Tile],
+    ) {
+        // SAFETY: as above.
+        unsafe { (self.merge_block)(before, merged, parts, sums) }
+    }
+
+    /// `out = values ÷ sum`.
+    pub(super) fn divide(&self, values: &[f32], sum: f32, out: &mut [f32]) {
+        // SAFETY: as above.
+        unsafe { (self.divide)(values, sum, out) }
+    }
+
+    /// As [`divide`](Self::divide), rounded to bfloat16.
+    pub(super) fn divide_bf16(&self, values: &[f32], sum: f32, out: &mut [u16]) {
+        // SAFETY: as above.
+        unsafe { (self.divide_bf16)(values, sum, out) }
     }
 
     /// Half-split rotation: pairs `(i, i + d/2)` (`rotate_half` of modeling_llama.py).
@@ -212,9 +249,4 @@ impl RowKernels {
         // SAFETY: as above.
         unsafe { (self.rotate)(x, cos, sin, out) }
     }
-}
-
-fn check_scores(tiles: &[Tile], row: usize, count: usize, out: usize) {
-    assert!(row < TILE_ROWS && (1..=tiles.len() * PANEL).contains(&count), "scores inside the tiles");
-    assert!(out >= tiles.len() * PANEL, "a place for each weight");
 }

@@ -1,10 +1,7 @@
 //! Operations on whole rows.
 
-use std::f32::consts::LOG2_E;
-
-use super::isa::{Isa, LANES, Lanes, exp2, fold, fold_halves, larger, multiply_add, sum};
-use super::{RowNorm, SoftmaxPart};
-use crate::cpu::matmul::{PANEL, Tile};
+use super::RowNorm;
+use super::isa::{Isa, LANES, fold, larger, multiply_add, sum};
 
 #[inline(always)]
 pub(super) fn norm<I: Isa>(x: &[f32], norm: &RowNorm<'_>, out: &mut [f32]) {
@@ -58,50 +55,6 @@ pub(super) fn quantise(x: &[f32], out: &mut [u8]) -> f32 {
         *out = (x * inverse + ROUND).to_bits() as u8;
     }
     largest / 127.0
-}
-
-#[inline(always)]
-pub(super) fn softmax<I: Isa>(
-    tiles: &mut [Tile],
-    row: usize,
-    count: usize,
-    scale: f32,
-    mut write: impl FnMut(usize, &Lanes),
-) -> SoftmaxPart {
-    let used = count.div_ceil(PANEL);
-    if !count.is_multiple_of(PANEL) {
-        tiles[used - 1].0[row][count % PANEL..].fill(f32::NEG_INFINITY);
-    }
-    let mut lanes = [[f32::NEG_INFINITY; LANES]; 2];
-    for tile in &tiles[..used] {
-        for (half, lanes) in tile.0[row].as_chunks::<LANES>().0.iter().zip(&mut lanes) {
-            for i in 0..LANES {
-                lanes[i] = larger(half[i], lanes[i]);
-            }
-        }
-    }
-    let exponent = scale * LOG2_E;
-    let max = fold_halves(lanes, larger) * exponent;
-    let mut lanes = [[0.0; LANES]; 2];
-    for (panel, tile) in tiles.iter().enumerate().take(used) {
-        for (half, lanes) in lanes.iter_mut().enumerate() {
-            let mut weights = tile.0[row].as_chunks::<LANES>().0[half];
-            for i in 0..LANES {
-                weights[i] = exp2::<I>(multiply_add::<I>(weights[i], exponent, -max));
-                lanes[i] += weights[i];
-            }
-            write(2 * panel + half, &weights);
-        }
-    }
-    (2 * used..2 * tiles.len()).for_each(|i| write(i, &[0.0; LANES]));
-    SoftmaxPart { max, sum: fold_halves(lanes, |a, b| a + b) }
-}
-
-#[inline(always)]
-pub(super) fn merge<I: Isa>(to: &mut [f32], keep: f32, from: &[f32], take: f32) {
-    for (to, from) in to.iter_mut().zip(from) {
-        *to = multiply_add::<I>(*from, take, *to * keep);
-    }
 }
 
 #[inline(always)]

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::Product;
+use crate::backend::Activation;
 use crate::cpu::matmul::{CHUNK, PANEL, PANEL_CHUNK, Panels, Q4_CHUNK, Rows, Session, Tile};
 use crate::cpu::{prefetch, scratch};
 use crate::view::Format;
@@ -10,31 +11,36 @@ use crate::view::Format;
 /// Tasks for each thread, so that a late one is made up for.
 const TASKS_PER_THREAD: usize = 4;
 
-/// How a product of many rows is cut.
+/// Chunks of inputs up to which a pass is over all of them.
+const SHORT: usize = 24;
+/// Rows of a block whose inputs are longer, and chunks of each of its passes.
+const LONG_ROWS: usize = 256;
+const LONG_PASS: usize = 8;
+
+/// How a product of many rows is cut: what a task goes back to stays in the second-level cache.
 pub(super) struct Blocking {
-    /// Rows of a block: what a pass reads of them stays in the second-level cache.
+    /// Rows of a block.
     pub(super) rows: usize,
     pub(super) blocks: usize,
     /// Runs of panels.
     pub(super) runs: usize,
+    /// Chunks of inputs of a pass over a block's panels.
+    pub(super) pass: usize,
 }
-
-/// Chunks of inputs of one pass over a block's panels.
-const PASS_CHUNKS: usize = 24;
 
 impl Blocking {
     pub(super) fn new(product: &Product<'_>, rows: usize, panels: usize, threads: usize) -> Self {
-        let step = product.kernel.rows;
-        // Two fifths of the cache for the rows of a pass, two fifths for their sums.
-        let most = (product.backend.cache_bytes * 2 / 5 / (PASS_CHUNKS * CHUNK) / step).max(1) * step;
-        let blocks = rows.div_ceil(most);
+        let (step, chunks) = (product.kernel.rows, product.weight.chunks());
+        let room = product.backend.cache_bytes * 2 / 5;
+        // A kernel that cuts its inputs loads and stores sums as often anyway.
+        let pass = if chunks > SHORT && product.kernel.chunks < SHORT { LONG_PASS } else { SHORT };
+        // The room is for a pass's part of the rows, which every panel meets, or for the sums, to which every pass adds.
+        let most = if pass == SHORT { room / (SHORT * CHUNK) } else { LONG_ROWS };
+        let blocks = rows.div_ceil((most / step).max(1) * step);
         let rows = rows.div_ceil(blocks).next_multiple_of(step);
-        let mut runs = threads * TASKS_PER_THREAD;
-        if product.weight.chunks() > PASS_CHUNKS {
-            let most_panels = (product.backend.cache_bytes * 2 / 5 / (rows * PANEL * size_of::<f32>())).max(1);
-            runs = runs.max(panels.div_ceil(most_panels).next_multiple_of(threads));
-        }
-        Self { rows, blocks, runs: runs.min(panels) }
+        let most_panels = if chunks > pass { (room / (rows * PANEL * size_of::<f32>())).max(1) } else { panels };
+        let runs = panels.div_ceil(most_panels).max((threads * TASKS_PER_THREAD).div_ceil(blocks));
+        Self { rows, blocks, runs: runs.min(panels), pass }
     }
 }
 
@@ -44,6 +50,8 @@ pub(super) struct Block<'a> {
     pub(super) session: Session<'a>,
     pub(super) rows: Range<usize>,
     pub(super) panels: Range<usize>,
+    /// Chunks of inputs of a pass.
+    pub(super) pass: usize,
 }
 
 impl Block<'_> {
@@ -51,14 +59,14 @@ impl Block<'_> {
     pub(super) fn run(&self) {
         let chunks = self.product.weight.chunks();
         let row_tiles = self.rows.len().div_ceil(self.product.kernel.rows);
-        let kept = if chunks > PASS_CHUNKS { self.panels.len() } else { 1 };
+        let kept = if chunks > self.pass { self.panels.len() } else { 1 };
         let sums_len = kept * row_tiles * size_of::<Tile>();
-        let expanded = if self.product.weight.format() == Format::Q4 { PASS_CHUNKS * PANEL_CHUNK } else { 0 };
+        let expanded = if self.product.weight.format() == Format::Q4 { self.pass * PANEL_CHUNK } else { 0 };
         scratch::with(sums_len + expanded, |memory| {
             let (sums, memory) = memory.split_at_mut(sums_len);
             let sums = Tile::all_in(sums);
-            for start in (0..chunks).step_by(PASS_CHUNKS) {
-                let pass = start..(start + PASS_CHUNKS).min(chunks);
+            for start in (0..chunks).step_by(self.pass) {
+                let pass = start..(start + self.pass).min(chunks);
                 for (i, panel) in self.panels.clone().enumerate() {
                     let sums = &mut sums[i % kept * row_tiles..][..row_tiles];
                     self.pass(panel, self.operand(panel, &pass, memory), &pass, sums);
@@ -89,9 +97,10 @@ impl Block<'_> {
     fn pass(&self, panel: usize, operand: &[u8], pass: &Range<usize>, sums: &mut [Tile]) {
         let product = self.product;
         let (step, most) = (product.kernel.rows, product.kernel.chunks);
+        let pieces = pass.len().div_ceil(most);
         let mut next = if panel + 1 < self.panels.end { self.stored(panel + 1, pass) } else { &[] };
-        let piece = next.len().div_ceil(sums.len() * pass.len().div_ceil(most));
-        for start in pass.clone().step_by(most) {
+        let share = next.len().div_ceil(sums.len() * pieces);
+        for (piece, start) in pass.clone().step_by(most).enumerate() {
             let chunks = most.min(pass.end - start);
             let panels = Panels { bytes: &operand[(start - pass.start) * PANEL_CHUNK..], stride: 0, count: 1 };
             let last = start + chunks == product.weight.chunks();
@@ -99,11 +108,11 @@ impl Block<'_> {
                 let rows = step.min(self.rows.end - row);
                 let bytes = &product.x.bytes_from(row)[start * CHUNK..];
                 let x = Rows { bytes, stride: product.x.stride(), count: rows };
-                let (soon, later) = next.split_at(piece.min(next.len()));
+                let (soon, later) = next.split_at(share.min(next.len()));
                 prefetch::read_soon(soon);
                 next = later;
-                if last {
-                    product.finish_soon(row, rows, panel);
+                if self.leaves_time(pass) {
+                    product.finish_soon(row + piece * rows / pieces..row + (piece + 1) * rows / pieces, panel);
                 }
                 let tiles = std::slice::from_mut(tile);
                 self.session.multiply(product.weight.dot(), x, panels, chunks, tiles, start > 0);
@@ -112,5 +121,13 @@ impl Block<'_> {
                 }
             }
         }
+    }
+
+    /// Whether the rows that a pass writes had better be brought nearer during its products: those must last long enough,
+    /// and writing must not be slow by itself, as with an activation.
+    fn leaves_time(&self, pass: &Range<usize>) -> bool {
+        let product = self.product;
+        let last = pass.end == product.weight.chunks();
+        last && pass.len() > LONG_PASS && product.epilogue.activation == Activation::Identity
     }
 }

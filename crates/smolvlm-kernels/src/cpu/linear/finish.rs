@@ -1,5 +1,7 @@
 //! The end of a product: a tile's sums become numbers of the result.
 
+use std::ops::Range;
+
 use super::Product;
 use crate::backend::Activation;
 use crate::cpu::lanes::{Finish, Scales, TileActivation, TileTarget};
@@ -33,12 +35,15 @@ impl Product<'_> {
         })
     }
 
-    /// Says that a tile's rows will be finished soon.
-    pub(super) fn finish_soon(&self, first_row: usize, rows: usize, panel: usize) {
-        let target = self.target(first_row, rows, panel);
-        prefetch::write_soon(target.start, rows, target.stride, target.columns * self.number());
+    /// Says that a panel's numbers of some rows will be written soon.
+    pub(super) fn finish_soon(&self, rows: Range<usize>, panel: usize) {
+        if rows.is_empty() {
+            return;
+        }
+        let target = self.target(rows.start, rows.len(), panel);
+        prefetch::write_soon(target.start, rows.len(), target.stride, target.columns * self.number());
         if let Some(residual) = self.epilogue.residual {
-            let (rows, row) = self.residual_rows(first_row, rows);
+            let (rows, row) = self.residual_rows(rows.start, rows.len());
             let (start, stride) = residual.place(row, rows, self.columns(panel).0, target.columns);
             prefetch::write_soon(start, rows, stride, target.columns * size_of::<f32>());
         }

@@ -88,7 +88,8 @@ impl Product<'_> {
             let (block, run) = (task / blocking.runs, task % blocking.runs);
             let rows = block * blocking.rows..((block + 1) * blocking.rows).min(rows);
             let panels = run * panels / blocking.runs..(run + 1) * panels / blocking.runs;
-            Block { product: self, session: self.backend.isa.tiles.session(), rows, panels }.run();
+            let session = self.backend.isa.tiles.session();
+            Block { product: self, session, rows, panels, pass: blocking.pass }.run();
         });
     }
 

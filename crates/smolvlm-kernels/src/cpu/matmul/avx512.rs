@@ -1,4 +1,4 @@
-//! Tile products for AVX-512: 24 accumulators of 16 outputs, so 12 rows of a panel or fewer rows of several panels.
+//! Tile products for AVX-512: up to 28 accumulators of 16 outputs, so 14 rows of a panel or fewer rows of several panels.
 
 #![allow(clippy::needless_range_loop, reason = "rows and panels address accumulators and memory alike")]
 
@@ -12,7 +12,7 @@ use super::{CHUNK, Kernel, PANEL, Product, Q4_CHUNK, STEP, TileKernels, nothing}
 const WIDTH: usize = 64;
 /// Bytes of a step of a panel.
 const PANEL_STEP: usize = PANEL * STEP;
-const ROWS: usize = 12;
+const ROWS: usize = 14;
 pub(super) const FEW_ROWS: usize = 3;
 const FEW_PANELS: usize = 4;
 
@@ -107,6 +107,8 @@ macro_rules! stamp {
                         (10, 1) => tile::<10, 1>(product),
                         (11, 1) => tile::<11, 1>(product),
                         (12, 1) => tile::<12, 1>(product),
+                        (13, 1) => tile::<13, 1>(product),
+                        (14, 1) => tile::<14, 1>(product),
                         (rows, panels) => unreachable!("a product of {rows} rows and {panels} panels"),
                     }
                 }
