@@ -6,7 +6,7 @@ use std::sync::Arc;
 use smolvlm_kernels::mapped::MappedFile;
 use smolvlm_kernels::packed::{ALIGNMENT, Arrangement, PackedMatrix, PackedShape, unpack};
 use smolvlm_kernels::{
-    Activation, Backend, CpuBackend, Elements, Format, LinearArgs, MatrixView, ReferenceBackend, TokenBatch,
+    Activation, Backend, CacheShape, CpuBackend, Elements, Format, LinearArgs, MatrixView, ReferenceBackend, TokenBatch,
 };
 
 /// Outputs and inputs: whole panels and chunks, and parts of them.

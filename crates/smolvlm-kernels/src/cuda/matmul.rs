@@ -1,6 +1,7 @@
 //! Products of many rows, by cuBLASLt.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cudarc::cublaslt::result::{self, CublasError};
@@ -94,10 +95,10 @@ impl Matmul {
             gelu: product.gelu,
         };
         let mut all = self.settled.lock().unwrap_or_else(PoisonError::into_inner);
-        if !all.contains_key(&problem) {
-            all.insert(problem, self.settle(problem)?);
-        }
-        let settled = &all[&problem];
+        let settled = match all.entry(problem) {
+            Entry::Occupied(settled) => settled.into_mut(),
+            Entry::Vacant(place) => place.insert(self.settle(problem)?),
+        };
         let (one, zero) = (1.0_f32, 0.0_f32);
         let beta = if problem.residual { &one } else { &zero };
         let out = product.out.pointer();

@@ -184,7 +184,7 @@ impl Plan {
             let firsts = (0..segment.rows.len()).step_by(QUERIES_PER_BLOCK);
             work.extend(firsts.map(|first| (segment.start + first, i as u32, first as u32)));
         }
-        work.sort_unstable_by(|a, b| b.0.cmp(&a.0));
+        work.sort_unstable_by_key(|(past, _, _)| std::cmp::Reverse(*past));
         region.write(Array::Work, work.iter().flat_map(|(_, segment, first)| [*segment, *first]));
         self.work_items = work.len();
     }
