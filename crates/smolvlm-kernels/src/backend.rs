@@ -77,7 +77,8 @@ pub trait Backend: Send + Sync + Sized + 'static {
     fn most_memory(&self) -> Option<u64> {
         None
     }
-    /// Bytes that a device has left of its own memory; none for a backend that computes in the machine's.
+    /// Bytes that a device has left of its own memory for weights, keys and values; none for a backend that computes in the
+    /// machine's.
     fn memory_left(&self) -> Option<u64> {
         None
     }

@@ -123,6 +123,14 @@ impl<'a> MatrixView<'a> {
         self.cols
     }
 
+    /// Row `row` as it lies in the file, if that holds bfloat16.
+    pub fn bf16_row(&self, row: usize) -> Option<&'a [u8]> {
+        match self.elements {
+            Elements::Bf16(bytes) => Some(&bytes[2 * row * self.cols..][..2 * self.cols]),
+            Elements::F32(_) | Elements::F16(_) => None,
+        }
+    }
+
     /// Widens row `row` into `out`, which holds `cols` numbers.
     pub fn row(&self, row: usize, out: &mut [f32]) {
         self.elements.widen(row * self.cols, &mut out[..self.cols]);

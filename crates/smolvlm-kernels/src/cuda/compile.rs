@@ -96,12 +96,12 @@ fn is_whole(image: &[u8]) -> bool {
     image.ends_with(MARK)
 }
 
-/// Writes beside the place and renames, since several processes may start at once.
+/// Writes beside the place and renames, since several processes and threads may start at once.
 fn keep(path: &Path, image: &[u8]) -> std::io::Result<()> {
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder)?;
     }
-    let beside = path.with_extension(format!("{}.part", std::process::id()));
+    let beside = path.with_extension(format!("{}-{:?}.part", std::process::id(), std::thread::current().id()));
     fs::write(&beside, [image, MARK].concat())?;
     fs::rename(&beside, path).inspect_err(|_| {
         let _ = fs::remove_file(&beside);

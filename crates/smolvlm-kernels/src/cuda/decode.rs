@@ -14,15 +14,21 @@ use super::plan::{Array, Plan};
 use super::tensor::{Element, Memory, Tensor, Vector, Weight};
 use crate::backend::DecoderWeights;
 
-const SOURCE: Source = Source { name: "decode", files: &[include_str!("kernels/decode.cu")] };
+const SOURCE: Source = Source {
+    name: "decode",
+    files: &[
+        include_str!("kernels/tensor_core.cuh"),
+        include_str!("kernels/decode_layout.cuh"),
+        include_str!("kernels/decode_products.cuh"),
+        include_str!("kernels/decode_attention.cuh"),
+        include_str!("kernels/decode.cu"),
+    ],
+};
 
 /// The generation whose bulk copies the kernel uses.
 const OLDEST_CAPABILITY: (u32, u32) = (9, 0);
-/// Copies of what all blocks read: the best of 1, 2 and 4 that were measured.
-const REPLICAS: usize = 4;
-/// Where the kernel's scratch memory holds the word that tells of failures, and room that it does not use.
+/// Where the kernel's scratch memory holds the word that tells of failures, and after it the likeliest token.
 const STATUS: u64 = 4;
-const TOKEN: u64 = 8;
 
 /// A text model's weights as the kernel finds them.
 pub struct Decoder {
@@ -35,7 +41,7 @@ pub struct Decoder {
     _loaded: Loaded,
 }
 
-/// As `decode.cu` declares it.
+/// As `decode_layout.cuh` declares it.
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct Layer {
@@ -47,7 +53,7 @@ struct Layer {
     down: u64,
 }
 
-/// As `decode.cu` declares it.
+/// As `decode_layout.cuh` declares it.
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct Step {
@@ -64,10 +70,8 @@ struct Step {
     id: u64,
     position: u64,
     logits: u64,
-    token: u64,
     scratch: u64,
     eps: f32,
-    advance: u32,
 }
 
 impl Decoder {
@@ -104,12 +108,11 @@ impl Decoder {
             ("LAYERS", text.layers.len()),
             ("VOCAB", text.head.outputs),
             ("BLOCKS", blocks),
-            ("REPLICAS", REPLICAS),
             ("SHARED_LIMIT", device.shared_memory),
         ];
         let defines = defines.map(|(name, value)| format!("{name}={value}"));
         let loaded = Loaded::new(device, compiler, SOURCE, &defines)?;
-        let missing = || error("CUDA: decode.cu lacks what it declares");
+        let missing = || error("CUDA: the decoding kernel lacks what it declares");
         let function = loaded.function("decode_step").ok_or_else(missing)?;
         let constant = |name| loaded.constant(name).ok_or_else(missing);
         let (scratch, shared, threads) =
@@ -130,10 +133,8 @@ impl Decoder {
             id: 0,
             position: 0,
             logits: 0,
-            token: scratch.pointer() + TOKEN,
             scratch: scratch.pointer(),
             eps: text.eps,
-            advance: 0,
         };
         let shape = Shape { shared, start: Start::Together, ..Shape::new((blocks as u32, 1, 1), threads) };
         let vocab = text.head.outputs;

@@ -51,11 +51,16 @@ impl fmt::Display for DeviceInfo {
     }
 }
 
+/// Whether there is a driver.
+fn has_driver() -> bool {
+    // Safety: this only tries to open a library by its well-known names.
+    unsafe { sys::is_culib_present() }
+}
+
 /// The libraries that computing on a GPU needs, and whether they are there.
 pub fn libraries() -> [Library; 3] {
-    // Safety: these only try to open a library by its well-known names.
-    let present =
-        unsafe { [sys::is_culib_present(), nvrtc::sys::is_culib_present(), cublaslt::sys::is_culib_present()] };
+    // Safety: as above.
+    let present = unsafe { [has_driver(), nvrtc::sys::is_culib_present(), cublaslt::sys::is_culib_present()] };
     [
         Library {
             name: "libcuda.so.1",
@@ -83,7 +88,7 @@ pub fn libraries() -> [Library; 3] {
 /// # Errors
 /// When there is a driver that does not work.
 pub fn devices() -> Result<Vec<DeviceInfo>> {
-    if !libraries()[0].present {
+    if !has_driver() {
         return Ok(Vec::new());
     }
     match result::init() {

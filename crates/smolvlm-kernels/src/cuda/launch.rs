@@ -16,7 +16,7 @@ const MOST_ARGUMENTS: usize = 16;
 /// Kernels of several modules, looked up when they are first asked for.
 pub(super) struct Kernels {
     modules: HashMap<Module, Loaded>,
-    functions: Mutex<HashMap<(Module, String), Function>>,
+    functions: Mutex<HashMap<Module, HashMap<String, Function>>>,
 }
 
 /// Machine code on the device, unloaded when dropped.
@@ -50,15 +50,23 @@ impl Module {
     fn source(self) -> Source {
         match self {
             Self::Rows => Source { name: "rows", files: &[include_str!("kernels/rows.cu")] },
-            Self::FewRows => Source { name: "few_rows", files: &[include_str!("kernels/few_rows.cu")] },
+            Self::FewRows => Source {
+                name: "few_rows",
+                files: &[include_str!("kernels/product.cuh"), include_str!("kernels/few_rows.cu")],
+            },
             Self::SomeRows => Source {
                 name: "some_rows",
-                files: &[include_str!("kernels/attention_common.cuh"), include_str!("kernels/some_rows.cu")],
+                files: &[
+                    include_str!("kernels/product.cuh"),
+                    include_str!("kernels/tensor_core.cuh"),
+                    include_str!("kernels/some_rows.cu"),
+                ],
             },
             Self::Attention => Source { name: "attention", files: &[include_str!("kernels/attention.cu")] },
             Self::FastAttention => Source {
                 name: "fast_attention",
                 files: &[
+                    include_str!("kernels/tensor_core.cuh"),
                     include_str!("kernels/attention_common.cuh"),
                     include_str!("kernels/tile_attention.cu"),
                     include_str!("kernels/paged_attention.cu"),
@@ -89,12 +97,12 @@ impl Kernels {
     /// A kernel by name; a failure is kept by the device.
     pub(super) fn get(&self, module: Module, name: &str) -> Option<Function> {
         let mut functions = self.functions.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = (module, name.to_owned());
-        if let Some(function) = functions.get(&key) {
+        let known = functions.entry(module).or_default();
+        if let Some(function) = known.get(name) {
             return Some(*function);
         }
         let function = self.modules.get(&module)?.function(name)?;
-        functions.insert(key, function);
+        known.insert(name.to_owned(), function);
         Some(function)
     }
 }
@@ -179,6 +187,17 @@ impl Shape {
     /// The same for a kernel that waits by itself.
     pub(super) fn early(self) -> Self {
         Self { start: Start::Early, ..self }
+    }
+
+    /// The same for one that waits by itself in some cases.
+    pub(super) fn early_if(self, waits: bool) -> Self {
+        if waits { self.early() } else { self }
+    }
+
+    /// A warp for each of `count` rows, as in `rows.cu`.
+    pub(super) fn rows(count: usize) -> Self {
+        const WARPS: u32 = 4;
+        Self::new(((count as u32).div_ceil(WARPS), 1, 1), 32 * WARPS)
     }
 
     /// One thread for each of `count`.

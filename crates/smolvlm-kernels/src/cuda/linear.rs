@@ -1,20 +1,11 @@
-//! `epilogue(norm(x) · Wᵀ)`: a handful of rows by a kernel that reads the weights once, more by the library.
+//! `epilogue(norm(x) · Wᵀ)`: of a few rows or some by kernels of our own, of more by the library.
 
 use super::CudaBackend;
 use super::launch::{Argument, Module, Shape};
 use super::matmul::Product;
+use super::small_products;
 use super::tensor::{Element, Tensor, Vector, Weight};
 use crate::backend::{Activation, LinearArgs, Norm, PatchArgs};
-
-/// Most rows of the kernel for few.
-const FEW_ROWS: usize = 4;
-/// Outputs of one of its blocks.
-const OUTPUTS_PER_BLOCK: usize = 8;
-/// Its threads.
-const FEW_ROWS_THREADS: u32 = 128;
-/// Rows of a block in `rows.cu`, and its threads.
-pub(super) const ROWS_PER_BLOCK: u32 = 4;
-pub(super) const ROW_THREADS: u32 = 128;
 
 pub(super) fn linear(backend: &CudaBackend, args: &LinearArgs<'_, CudaBackend>) -> Tensor {
     assert_eq!(args.x.width, args.weight.inputs, "a linear layer's input width");
@@ -26,11 +17,7 @@ pub(super) fn linear(backend: &CudaBackend, args: &LinearArgs<'_, CudaBackend>) 
     let out = backend.tensor(args.x.rows, width, element);
     let as_stored = args.residual.map(|residual| convert(backend, residual, element));
     let residual = args.residual.zip(as_stored.as_ref()).map(|(given, converted)| converted.as_ref().unwrap_or(given));
-    if suits_few_rows(backend, args, element) {
-        few_rows(backend, args, residual, &out);
-    } else if suits_some_rows(backend, args, element) {
-        some_rows(backend, args, residual, &out);
-    } else {
+    if !small_products::start(backend, args, residual, &out) {
         many_rows(backend, args, residual, &out);
     }
     out
@@ -44,160 +31,6 @@ fn result_element(args: &LinearArgs<'_, CudaBackend>) -> Element {
         None if args.reported => Element::F32,
         None => args.weight.element,
     }
-}
-
-fn suits_few_rows(backend: &CudaBackend, args: &LinearArgs<'_, CudaBackend>, element: Element) -> bool {
-    let known = args.x.element == args.weight.element && (element == args.weight.element || element == Element::F32);
-    let shared = args.x.rows.next_power_of_two() * args.weight.inputs * args.weight.element.bytes();
-    args.x.rows <= FEW_ROWS
-        && known
-        && args.weight.inputs.is_multiple_of(8)
-        && shared <= backend.device.shared_memory / 2
-        && !matches!(args.norm, Some(Norm::Layer { .. }))
-        && (args.activation != Activation::SwiGlu || args.residual.is_none())
-}
-
-/// As `few_rows.cu` declares it.
-#[repr(C)]
-struct FewRows {
-    x: u64,
-    norm: u64,
-    weight: u64,
-    bias: u64,
-    residual: u64,
-    out: u64,
-    eps: f32,
-    rows: u32,
-    inputs: u32,
-    outputs: u32,
-    activation: u32,
-}
-
-fn few_rows(backend: &CudaBackend, args: &LinearArgs<'_, CudaBackend>, residual: Option<&Tensor>, out: &Tensor) {
-    if out.rows == 0 {
-        return;
-    }
-    let (norm, eps) = match args.norm {
-        Some(Norm::Rms { weight, eps }) => (weight.f32.pointer(), eps),
-        _ => (0, 0.0),
-    };
-    let structure = FewRows {
-        x: args.x.pointer(),
-        norm,
-        weight: args.weight.data.pointer(),
-        bias: args.bias.map_or(0, |bias| bias.f32.pointer()),
-        residual: residual.map_or(0, Tensor::pointer),
-        out: out.pointer(),
-        eps,
-        rows: args.x.rows as u32,
-        inputs: args.weight.inputs as u32,
-        outputs: args.weight.outputs as u32,
-        activation: match args.activation {
-            Activation::Identity => 0,
-            Activation::GeluTanh => 1,
-            Activation::SwiGlu => 2,
-        },
-    };
-    let rows = args.x.rows.next_power_of_two();
-    let weights = args.weight.element;
-    let kernel = format!("few_rows_{0}_{0}_{1}_{rows}", weights.name(), out.element.name());
-    let blocks = args.weight.outputs.div_ceil(OUTPUTS_PER_BLOCK) as u32;
-    let shared = (rows * args.weight.inputs * weights.bytes()) as u32;
-    let shape = Shape { shared, ..Shape::new((blocks, 1, 1), FEW_ROWS_THREADS).early() };
-    // Safety: the structure is the kernel's, and every tensor is as large as it says.
-    unsafe {
-        backend.device.launch_struct(
-            "a product of few rows",
-            backend.kernel(Module::FewRows, &kernel),
-            shape,
-            &structure,
-        )
-    };
-}
-
-/// Most rows and outputs of the kernel for some rows: the library is faster with more.
-const SOME_ROWS: usize = 128;
-const SOME_ROWS_OUTPUTS: usize = 8192;
-/// Rows of one of its blocks, its threads, and inputs that it takes at a time.
-const TILE_ROWS: usize = 64;
-const SOME_ROWS_THREADS: u32 = 256;
-const CHUNK: usize = 64;
-
-/// Fewest outputs of a block.
-const SMALLEST_TILE: usize = 16;
-
-/// Two halves with four stages each, whose rows are padded by 16 bytes; then the norm's weights.
-fn some_rows_shared(tile: usize, inputs: usize) -> usize {
-    2 * 4 * (TILE_ROWS + tile) * (CHUNK + 8) * 2 + inputs.next_multiple_of(CHUNK) * size_of::<f32>()
-}
-
-fn suits_some_rows(backend: &CudaBackend, args: &LinearArgs<'_, CudaBackend>, element: Element) -> bool {
-    let all_bf16 = [args.x.element, args.weight.element, element].iter().all(|element| *element == Element::Bf16);
-    all_bf16
-        && args.x.rows <= SOME_ROWS
-        && args.weight.outputs <= SOME_ROWS_OUTPUTS
-        && args.weight.inputs.is_multiple_of(8)
-        && args.weight.outputs.is_multiple_of(2)
-        && args.bias.is_none()
-        && some_rows_shared(SMALLEST_TILE, args.weight.inputs) <= backend.device.shared_memory
-        && !matches!(args.norm, Some(Norm::Layer { .. }))
-        && match args.activation {
-            Activation::Identity => true,
-            Activation::SwiGlu => args.residual.is_none(),
-            Activation::GeluTanh => false,
-        }
-}
-
-/// As `some_rows.cu` declares it.
-#[repr(C)]
-struct SomeRows {
-    x: u64,
-    norm: u64,
-    weight: u64,
-    residual: u64,
-    out: u64,
-    eps: f32,
-    rows: i32,
-    inputs: i32,
-    outputs: i32,
-    activation: i32,
-}
-
-fn some_rows(backend: &CudaBackend, args: &LinearArgs<'_, CudaBackend>, residual: Option<&Tensor>, out: &Tensor) {
-    if out.rows == 0 {
-        return;
-    }
-    let (norm, eps) = match args.norm {
-        Some(Norm::Rms { weight, eps }) => (weight.f32.pointer(), eps),
-        _ => (0, 0.0),
-    };
-    let Weight { inputs, outputs, .. } = *args.weight;
-    let structure = SomeRows {
-        x: args.x.pointer(),
-        norm,
-        weight: args.weight.data.pointer(),
-        residual: residual.map_or(0, Tensor::pointer),
-        out: out.pointer(),
-        eps,
-        rows: args.x.rows as i32,
-        inputs: inputs as i32,
-        outputs: outputs as i32,
-        activation: if args.activation == Activation::SwiGlu { 2 } else { 0 },
-    };
-    // As many outputs a block as still leave work for most multiprocessors.
-    let row_blocks = args.x.rows.div_ceil(TILE_ROWS);
-    let enough = backend.device.info.multiprocessors as usize * 3 / 4;
-    let suits = |tile: &usize| {
-        outputs.div_ceil(*tile) * row_blocks >= enough
-            && some_rows_shared(*tile, inputs) <= backend.device.shared_memory
-    };
-    let tile = [64, 32].into_iter().find(suits).unwrap_or(SMALLEST_TILE);
-    let shared = some_rows_shared(tile, inputs) as u32;
-    let grid = (outputs.div_ceil(tile) as u32, row_blocks as u32, 1);
-    let shape = Shape { shared, ..Shape::new(grid, SOME_ROWS_THREADS).early() };
-    let kernel = backend.kernel(Module::SomeRows, &format!("some_rows_{tile}"));
-    // Safety: the structure is the kernel's, and every tensor is as large as it says.
-    unsafe { backend.device.launch_struct("a product of some rows", kernel, shape, &structure) };
 }
 
 fn many_rows(backend: &CudaBackend, args: &LinearArgs<'_, CudaBackend>, residual: Option<&Tensor>, out: &Tensor) {
@@ -254,9 +87,8 @@ fn swiglu(backend: &CudaBackend, both: &Tensor, out: &Tensor) {
     let name = if wide { "wide_swiglu_bf16".to_owned() } else { format!("swiglu_{}", out.element.name()) };
     let threads = if wide { count / 4 } else { count };
     let arguments = [both.pointer().into(), out.pointer().into(), count.into()];
+    let shape = Shape::each(threads).early_if(wide);
     // Safety: `both` is twice as wide as `out`.
-    let shape = Shape::each(threads);
-    let shape = if wide { shape.early() } else { shape };
     unsafe { backend.device.launch("swiglu", backend.kernel(Module::Rows, &name), shape, &arguments) };
 }
 
@@ -268,10 +100,10 @@ pub(super) fn norm(backend: &CudaBackend, x: &Tensor, norm: &Norm<'_, CudaBacken
     let wide = x.element == Element::Bf16 && element == Element::Bf16 && x.width.is_multiple_of(8) && chunks <= 8;
     let suffix = if wide { chunks.to_string() } else { format!("{}_{}", x.element.name(), element.name()) };
     let prefix = if wide { "wide_" } else { "" };
-    let shape = Shape::new((rows.div_ceil(ROWS_PER_BLOCK), 1, 1), ROW_THREADS);
+    let shape = Shape::rows(x.rows);
     match norm {
         Norm::Rms { weight, eps } => {
-            let shape = if wide { shape.early() } else { shape };
+            let shape = shape.early_if(wide);
             let kernel = backend.kernel(Module::Rows, &format!("{prefix}rms_norm_{suffix}"));
             let arguments: [Argument; 6] = [
                 x.pointer().into(),
@@ -318,9 +150,8 @@ fn repeat(backend: &CudaBackend, x: &Tensor, rows: usize, element: Element) -> T
         (x.rows.max(1) as u32).into(),
         (x.width as u32).into(),
     ];
-    let shape = Shape::new(((rows as u32).div_ceil(ROWS_PER_BLOCK), 1, 1), ROW_THREADS);
     // Safety: `out` has `rows` rows as wide as `x`.
-    unsafe { backend.device.launch("converting rows", kernel, shape, &arguments) };
+    unsafe { backend.device.launch("converting rows", kernel, Shape::rows(rows), &arguments) };
     out
 }
 

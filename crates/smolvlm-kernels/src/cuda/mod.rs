@@ -8,6 +8,7 @@ mod cache;
 mod compile;
 mod decode;
 mod device;
+mod event;
 mod launch;
 mod linear;
 mod matmul;
@@ -16,6 +17,7 @@ mod peak;
 mod plan;
 mod record;
 mod rows;
+mod small_products;
 mod tensor;
 mod tensor_map;
 mod tiles;
@@ -45,6 +47,10 @@ use memory::{Arena, Buffer};
 use plan::{recorded_parts, recorded_rows};
 use record::{Key, Recording, Recordings, State};
 use tensor::{Element, Memory};
+
+/// Bytes that are set aside for what lies between the operations of a step: more than the largest published model needs for
+/// as much work as it takes at once.
+const STEP_MEMORY: u64 = 1 << 30;
 
 /// Computes on an NVIDIA GPU.
 pub struct CudaBackend {
@@ -188,7 +194,7 @@ impl Backend for CudaBackend {
     }
 
     fn measure_ceilings(&self, format: Format) -> Ceilings {
-        self.measure_peak(Element::of(format))
+        self.measure_peak(format)
     }
 
     fn most_memory(&self) -> Option<u64> {
@@ -196,7 +202,8 @@ impl Backend for CudaBackend {
     }
 
     fn memory_left(&self) -> Option<u64> {
-        self.device.free_memory()
+        let free = self.device.free_memory()?;
+        Some(free - STEP_MEMORY.min(free / 2))
     }
 
     fn cache(&self, shape: CacheShape) -> Cache {
@@ -218,7 +225,7 @@ impl Backend for CudaBackend {
     }
 
     fn fill_tiles(&self, plan: &mut Plan, batch: TileBatch<'_>) {
-        plan.fill_tiles(batch);
+        plan.tiles.fill(batch);
     }
 
     fn step(&self, plan: &Plan, body: impl FnOnce() -> Tensor + Send) -> Result<Tensor, BackendError> {
@@ -259,10 +266,8 @@ impl Backend for CudaBackend {
     }
 
     fn decoder(&self, text: &DecoderWeights<'_, Self>) -> Option<Decoder> {
-        Decoder::new(&self.device, &self.compiler, text).unwrap_or_else(|error| {
-            self.device.fail(error);
-            None
-        })
+        // A model for whose sizes the kernel does not compile is decoded as many sequences are.
+        Decoder::new(&self.device, &self.compiler, text).ok().flatten()
     }
 
     fn decode(&self, plan: &Plan, decoder: &Decoder, cache: &mut Cache) -> Option<Result<Tensor, BackendError>> {

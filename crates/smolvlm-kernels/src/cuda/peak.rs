@@ -7,7 +7,7 @@ use cudarc::driver::result;
 use super::CudaBackend;
 use super::matmul::Product;
 use super::memory::Buffer;
-use super::tensor::{Element, Memory, Tensor, Weight};
+use super::tensor::{Memory, Tensor, Weight};
 use crate::backend::Ceilings;
 use crate::view::{Elements, Format, MatrixView};
 
@@ -19,15 +19,15 @@ const COPY_BYTES: usize = 1 << 30;
 const REPEATS: u32 = 10;
 
 impl CudaBackend {
-    /// Measures what products of `element` and copies reach. A failure is kept by the device.
-    pub(super) fn measure_peak(&self, element: Element) -> Ceilings {
+    /// Measures what products in a format and copies reach. A failure is kept by the device.
+    pub(super) fn measure_peak(&self, format: Format) -> Ceilings {
         let operations = 2.0 * (SIDE as f64).powi(3);
-        let products = operations / self.measure_product(element);
+        let products = operations / self.measure_product(format);
         let memory = 2.0 * COPY_BYTES as f64 / self.measure_copy();
         Ceilings { matrices: products, attention: products, memory }
     }
 
-    fn measure_product(&self, element: Element) -> f64 {
+    fn measure_product(&self, format: Format) -> f64 {
         // Numbers like those of real activations: a product of zeros is faster.
         let mut state = 1_u32;
         let mut random = || {
@@ -35,9 +35,9 @@ impl CudaBackend {
             (state >> 8) as f32 / (1 << 23) as f32 - 1.0
         };
         let numbers: Vec<u8> = (0..SIDE * SIDE).flat_map(|_| random().to_le_bytes()).collect();
-        let format = if element == Element::F32 { Format::F32 } else { Format::Bf16 };
         let matrix = || Weight::stacked(&self.device, &[MatrixView::new(SIDE, SIDE, Elements::F32(&numbers))], format);
         let (weight, x) = (matrix(), matrix());
+        let element = weight.element;
         let tensor = |data| Tensor { rows: SIDE, width: SIDE, element, memory: Memory::Own(data), largest: None };
         let (x, out) = (tensor(x.data), tensor(Buffer::new(&self.device, SIDE * SIDE * element.bytes())));
         let product = Product { x: &x, weight: &weight, out: &out, residual: None, bias: None, gelu: false };

@@ -7,9 +7,10 @@ use cudarc::driver::result;
 use cudarc::driver::sys::CUdeviceptr;
 
 use super::device::Device;
+use super::event::Event;
 use super::memory::{Buffer, Pinned};
 use super::tiles::Tiles;
-use crate::backend::{PAGE_TOKENS, TileBatch, TokenBatch};
+use crate::backend::{PAGE_TOKENS, TokenBatch};
 
 /// Most rows of a step that is recorded: those have arrays of their own, which never move.
 pub(super) const MOST_RECORDED_ROWS: usize = 512;
@@ -47,6 +48,8 @@ struct Region {
     pages: usize,
     staging: Pinned,
     memory: Buffer,
+    /// After which the staging memory may be written again.
+    copied: Event,
 }
 
 /// The arrays in the order in which they lie. All have room for as many numbers as there are rows, but for `Pages` and `Work`.
@@ -71,8 +74,10 @@ pub(super) enum Array {
 
 impl Region {
     fn new(device: &Arc<Device>, rows: usize, pages: usize) -> Self {
-        let bytes = 4 * (13 * rows + pages);
-        Self { rows, pages, staging: Pinned::new(device, bytes), memory: Buffer::new(device, bytes) }
+        // One number a row for all arrays but two.
+        let bytes = 4 * ((Array::Work as usize - 1 + 2) * rows + pages);
+        let (staging, memory) = (Pinned::new(device, bytes), Buffer::new(device, bytes));
+        Self { rows, pages, staging, memory, copied: Event::new(device) }
     }
 
     /// Where an array begins, in numbers.
@@ -132,16 +137,14 @@ impl Plan {
         if self.regions[self.region].make_room(&self.device, rows, batch.pages.len() + 1) {
             self.id = next_id();
         }
-        // What was staged before has been read: every step ends with a download.
+        self.regions[self.region].copied.synchronise("copying a step's inputs");
         self.stage_rows();
-        let decoding = self.is_decoding();
-        if !decoding {
+        if self.is_decoding() {
+            self.upload(self.regions[self.region].offset(Array::Pages) + batch.pages.len() + 1);
+        } else {
             self.stage_segments();
+            self.upload(self.regions[self.region].offset(Array::Work) + 2 * self.work_items);
         }
-        let region = &self.regions[self.region];
-        let words =
-            if decoding { region.offset(Array::Pages) + batch.pages.len() + 1 } else { region.memory.bytes() / 4 };
-        self.upload(words);
     }
 
     /// What every step needs.
@@ -191,17 +194,14 @@ impl Plan {
 
     /// Copies the first `words` numbers to the device.
     fn upload(&self, words: usize) {
-        let Region { staging, memory, .. } = &self.regions[self.region];
+        let Region { staging, memory, copied, .. } = &self.regions[self.region];
         let Some(bytes) = staging.bytes().get(..words * 4) else { return };
         self.device.bind();
-        // Safety: both are that long, and the staging memory is not written before the step has ended.
+        // Safety: both are that long, and the staging memory is not written before `copied`.
         self.device.check("copying a step's inputs", unsafe {
             result::memcpy_htod_async(memory.pointer(), bytes, self.device.stream)
         });
-    }
-
-    pub(super) fn fill_tiles(&mut self, batch: TileBatch<'_>) {
-        self.tiles.fill(batch);
+        copied.record(self.device.stream);
     }
 
     /// Rows of the batch.

@@ -64,6 +64,11 @@ impl Recording {
             device.check(what, stream::begin_capture(device.stream, mode))?;
             let result = body();
             let captured = device.check(what, stream::end_capture(device.stream))?;
+            if device.has_failed() {
+                // What was started before the failure is not the step.
+                let _ = graph::destroy(captured);
+                return None;
+            }
             let instantiated = graph::instantiate(captured, std::mem::zeroed());
             let _ = graph::destroy(captured);
             let graph = device.check(what, instantiated)?;

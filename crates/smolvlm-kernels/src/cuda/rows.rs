@@ -2,13 +2,8 @@
 
 use super::CudaBackend;
 use super::launch::{Module, Shape};
-use super::linear::{ROW_THREADS, ROWS_PER_BLOCK};
 use super::plan::{Array, Plan};
 use super::tensor::{Element, Table, Tensor};
-
-fn shape_for(rows: usize) -> Shape {
-    Shape::new(((rows as u32).div_ceil(ROWS_PER_BLOCK), 1, 1), ROW_THREADS)
-}
 
 pub(super) fn embed(backend: &CudaBackend, plan: &Plan, table: &Table) -> Tensor {
     let out = backend.tensor(plan.rows(), table.inputs, table.element);
@@ -21,7 +16,7 @@ pub(super) fn embed(backend: &CudaBackend, plan: &Plan, table: &Table) -> Tensor
         (out.width as u32).into(),
     ];
     // Safety: ids are inside the vocabulary: `submit` checks them.
-    unsafe { backend.device.launch("embedding", kernel, shape_for(out.rows).early(), &arguments) };
+    unsafe { backend.device.launch("embedding", kernel, Shape::rows(out.rows).early(), &arguments) };
     out
 }
 
@@ -41,7 +36,7 @@ pub(super) fn scatter(backend: &CudaBackend, plan: &Plan, x: &Tensor, sources: &
             (x.width as u32).into(),
         ];
         // Safety: the batch names rows of `x` and of its sources.
-        unsafe { backend.device.launch("placing image features", kernel, shape_for(run.len()), &arguments) };
+        unsafe { backend.device.launch("placing image features", kernel, Shape::rows(run.len()), &arguments) };
         first += run.len();
     }
 }
@@ -57,7 +52,7 @@ pub(super) fn gather(backend: &CudaBackend, plan: &Plan, x: &Tensor) -> Tensor {
         (out.width as u32).into(),
     ];
     // Safety: the plan names rows of `x`.
-    unsafe { backend.device.launch("gathering outputs", kernel, shape_for(out.rows).early(), &arguments) };
+    unsafe { backend.device.launch("gathering outputs", kernel, Shape::rows(out.rows).early(), &arguments) };
     out
 }
 
@@ -73,7 +68,7 @@ pub(super) fn pixel_shuffle(backend: &CudaBackend, x: &Tensor, side: usize, scal
         (x.width as u32).into(),
     ];
     // Safety: `out` has as many numbers as `x`.
-    unsafe { backend.device.launch("pixel shuffle", kernel, shape_for(x.rows), &arguments) };
+    unsafe { backend.device.launch("pixel shuffle", kernel, Shape::rows(x.rows), &arguments) };
     out
 }
 

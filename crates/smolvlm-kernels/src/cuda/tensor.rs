@@ -122,12 +122,16 @@ impl Weight {
         let element = Element::of(format);
         let (mut row, mut bytes, mut outputs) = (vec![0.0; inputs], Vec::new(), 0);
         for (matrix, index) in rows {
+            outputs += 1;
+            if let (Element::Bf16, Some(stored)) = (element, matrix.bf16_row(index)) {
+                bytes.extend_from_slice(stored);
+                continue;
+            }
             matrix.row(index, &mut row);
             match element {
                 Element::F32 => bytes.extend(row.iter().flat_map(|value| value.to_le_bytes())),
                 Element::Bf16 => bytes.extend(row.iter().flat_map(|value| bf16::from_f32(*value).to_le_bytes())),
             }
-            outputs += 1;
         }
         Self { outputs, inputs, element, data: Buffer::of(device, &bytes) }
     }

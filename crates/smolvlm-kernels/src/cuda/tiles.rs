@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use cudarc::driver::result::{self, event, stream};
-use cudarc::driver::sys::{self, CUdeviceptr};
+use cudarc::driver::result;
+use cudarc::driver::sys::CUdeviceptr;
 
 use super::device::Device;
+use super::event::Event;
 use super::memory::Buffer;
 use crate::backend::TileBatch;
 
@@ -79,49 +80,5 @@ impl Tiles {
         buffer.copied.wait(self.device.stream);
         read(buffer.pixels.pointer(), self.values.pointer());
         buffer.read.record(self.device.stream);
-    }
-}
-
-/// A place in a stream that another can wait for.
-struct Event {
-    device: Arc<Device>,
-    event: Option<sys::CUevent>,
-}
-
-// Safety: the driver's handle may be used from any thread.
-unsafe impl Send for Event {}
-unsafe impl Sync for Event {}
-
-impl Event {
-    fn new(device: &Arc<Device>) -> Self {
-        device.bind();
-        let event = event::create(sys::CUevent_flags::CU_EVENT_DISABLE_TIMING);
-        Self { device: device.clone(), event: device.check("creating an event", event) }
-    }
-
-    fn record(&self, stream: sys::CUstream) {
-        if let Some(event) = self.event {
-            // Safety: both live as long as the device.
-            self.device.check("marking a stream", unsafe { event::record(event, stream) });
-        }
-    }
-
-    /// What follows in `stream` waits until all before the last mark has ended.
-    fn wait(&self, stream: sys::CUstream) {
-        if let Some(event) = self.event {
-            let flags = sys::CUevent_wait_flags::CU_EVENT_WAIT_DEFAULT;
-            // Safety: as above.
-            self.device.check("waiting for a stream", unsafe { stream::wait_event(stream, event, flags) });
-        }
-    }
-}
-
-impl Drop for Event {
-    fn drop(&mut self) {
-        if let Some(event) = self.event {
-            self.device.bind();
-            // Safety: created once.
-            let _ = unsafe { event::destroy(event) };
-        }
     }
 }

@@ -127,12 +127,6 @@ constexpr int LANES_PER_KEY = 8;
 constexpr int SLOTS = DECODE_WARPS * (WARP / LANES_PER_KEY);
 constexpr int KEYS_PER_SLOT = 4;
 constexpr int ROUND = SLOTS * KEYS_PER_SLOT;
-constexpr float LOG2_E = 1.4426950408889634f;
-
-DEVICE void widen(uint4 packed, float* numbers) {
-    u32 pairs[4] = {packed.x, packed.y, packed.z, packed.w};
-    for (int i = 0; i < 4; i++) numbers[2 * i] = low_of(pairs[i]), numbers[2 * i + 1] = high_of(pairs[i]);
-}
 
 // A sequence's keys and values of one key-value head.
 struct Past {

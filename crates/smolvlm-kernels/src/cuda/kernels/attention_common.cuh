@@ -1,43 +1,6 @@
-// What the attention kernels share: online softmax on tensor-core accumulators, and the instructions of sm_80 and sm_90a
-// that they are built from. It follows the prelude in the source handed to the compiler.
-//
-// Accumulators of m16n8 products (mma.sync, and each warp's share of wgmma) lie the same way everywhere: with
-// g = lane / 4 and t = lane % 4, a thread holds of every 8 columns [j * 8, j * 8 + 8) the elements
-//   4j + 0, 4j + 1: row g,     columns 2t, 2t + 1
-//   4j + 2, 4j + 3: row g + 8, columns 2t, 2t + 1
-// so a row of scores lies in the four lanes of a quad, and two neighbouring groups of 8 columns, packed to bfloat16, are
-// already the left operand of the next product, 16 deep.
+// What the attention kernels share: online softmax on tensor-core accumulators. It follows `tensor_core.cuh`, which says how those lie.
 
-constexpr float LOG2_E = 1.4426950408889634f;
 DEVICE float minus_infinity() { return __uint_as_float(0xff800000u); }
-
-DEVICE float exp2_fast(float x) {
-    float y;
-    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-    return y;
-}
-
-// 2^x without the unit for special functions, which takes 16 numbers a cycle: x to the nearest integer, by the rounding of
-// a sum, and a cubic (relative error 7.5e-5, far below that of bfloat16) for the rest. Numbers below 2^-126 become that.
-DEVICE float exp2_cubic(float x) {
-    constexpr float TO_INTEGER = 12582912.f;  // 1.5 × 2^23
-    x = fmaxf(x, -126.f);
-    const float integer = x + TO_INTEGER;
-    const float f = x - (integer - TO_INTEGER);
-    const float power = fmaf(f, fmaf(f, fmaf(f, 0.05517187f, 0.24261164f), 0.693261f), 0.99992804f);
-    return __uint_as_float(__float_as_uint(power) + (__float_as_uint(integer) << 23));
-}
-
-DEVICE u32 shared_address(const void* pointer) { return (u32)__cvta_generic_to_shared(pointer); }
-
-DEVICE float quad_max(float x) {
-    x = fmaxf(x, __shfl_xor_sync(ALL_LANES, x, 1));
-    return fmaxf(x, __shfl_xor_sync(ALL_LANES, x, 2));
-}
-DEVICE float quad_sum(float x) {
-    x += __shfl_xor_sync(ALL_LANES, x, 1);
-    return x + __shfl_xor_sync(ALL_LANES, x, 2);
-}
 
 // ---- Online softmax --------------------------------------------------------------------------------------------------
 
@@ -70,8 +33,7 @@ template <int COUNT> DEVICE void mask_scores(float (&scores)[COUNT], int limit_u
 // Replaces scores by probabilities relative to the reference. With FIRST the state starts here; otherwise `correction`
 // says what earlier sums and outputs must be multiplied by, and the result whether any lane of the warp has one other
 // than 1. In the first block every row needs one score that is not masked.
-// CUBIC: of so many groups of 8 columns one takes its exponentials without the special function unit; 0: none.
-template <bool FIRST, int CUBIC, int COUNT>
+template <bool FIRST, int COUNT>
 DEVICE bool softmax_block(float (&scores)[COUNT], SoftmaxRows& rows, float (&correction)[2], float scale_log2) {
     float top[2] = {scores[0], scores[2]};
 #pragma unroll
@@ -101,11 +63,8 @@ DEVICE bool softmax_block(float (&scores)[COUNT], SoftmaxRows& rows, float (&cor
         for (int j = 0; j < COUNT / 4; j++) {
             float& a = scores[4 * j + 2 * r];
             float& b = scores[4 * j + 2 * r + 1];
-            a = fmaf(a, scale_log2, -rows.reference[r]);
-            b = fmaf(b, scale_log2, -rows.reference[r]);
-            const bool cubic = CUBIC > 0 && j % (CUBIC > 0 ? CUBIC : 1) == CUBIC - 1;
-            a = cubic ? exp2_cubic(a) : exp2_fast(a);
-            b = cubic ? exp2_cubic(b) : exp2_fast(b);
+            a = exp2_fast(fmaf(a, scale_log2, -rows.reference[r]));
+            b = exp2_fast(fmaf(b, scale_log2, -rows.reference[r]));
             even += a;
             odd += b;
         }
@@ -177,29 +136,7 @@ DEVICE void store_output(bf16* row, int stride, const float (&output)[COUNT], co
     }
 }
 
-// ---- sm_80: mma.sync, ldmatrix, cp.async -----------------------------------------------------------------------------
-
-DEVICE void load_matrices(u32 (&r)[4], u32 address) {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(address) : "memory");
-}
-DEVICE void load_matrices_transposed(u32 (&r)[4], u32 address) {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(address) : "memory");
-}
-// d[16 × 8] += a[16 × 16] · b[16 × 8]
-DEVICE void mma_16_8_16(float* d, const u32* a, u32 b0, u32 b1) {
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-                 "{%0, %1, %2, %3};"
-                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-}
-// 16 bytes to shared memory, zeros where `exists` is false.
-DEVICE void copy_async(u32 to, const void* from, bool exists) {
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(exists ? 16 : 0) : "memory");
-}
-DEVICE void copy_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-template <int PENDING> DEVICE void copy_async_wait() { asm volatile("cp.async.wait_group %0;" ::"n"(PENDING) : "memory"); }
+// ---- sm_80 -----------------------------------------------------------------------------------------------------------
 
 // Left operand (16 rows × HEAD, four registers for every 16 columns) straight from global memory: each is read once.
 // `row` points at row g's first column; rows that do not exist are zero, as are columns beyond HEAD.
@@ -260,7 +197,7 @@ DEVICE void attend_block(float (&output)[ROW_TILES][HEAD / 2], SoftmaxRows (&row
     for (int r = 0; r < ROW_TILES; r++) {
         if (masked) mask_scores(scores[r], limit[r][0], limit[r][1]);
         float correction[2];
-        if (softmax_block<false, 0>(scores[r], rows[r], correction, scale_log2)) scale_rows(output[r], correction);
+        if (softmax_block<false>(scores[r], rows[r], correction, scale_log2)) scale_rows(output[r], correction);
         pack_probabilities(probabilities[r], scores[r]);
     }
 #pragma unroll
@@ -278,132 +215,8 @@ DEVICE void attend_block(float (&output)[ROW_TILES][HEAD / 2], SoftmaxRows (&row
     }
 }
 
-// The host pass of an offline compiler sees the kernels too.
-#if defined(__CUDA_ARCH_FEAT_SM90_ALL) || !defined(__CUDA_ARCH__)
-#define HAS_WGMMA 1
-// ---- sm_90a: mbarriers, TMA, wgmma -----------------------------------------------------------------------------------
-
-// A CUtensorMap, as the host's cuTensorMapEncodeTiled fills it.
-struct alignas(64) TensorMap {
-    u64 opaque[16];
-};
-
-constexpr int WARPGROUP = 128;
-
-DEVICE void barrier_init(u32 barrier, int arrivals) {
-    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals) : "memory");
-}
-// Makes initialised barriers visible to TMA, which comes by another way to shared memory.
-DEVICE void barrier_init_fence() { asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory"); }
-DEVICE void barrier_arrive(u32 barrier) {
-    asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
-}
-DEVICE void barrier_arrive_expect(u32 barrier, u32 bytes) {
-    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
-}
-// Returns once the phase of this parity is complete. A fresh barrier counts as having completed parity 1.
-DEVICE void barrier_wait(u32 barrier, u32 parity) {
-    asm volatile(
-        "{\n"
-        ".reg .pred done;\n"
-        "again:\n"
-        "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
-        "@!done bra again;\n"
-        "}" ::"r"(barrier), "r"(parity) : "memory");
-}
-
-DEVICE void tensor_map_prefetch(const TensorMap* map) {
-    asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
-}
-DEVICE void tma_load_2d(u32 to, const TensorMap* map, int x, int y, u32 barrier) {
-    asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], [%4];"
-                 ::"r"(to), "l"(map), "r"(x), "r"(y), "r"(barrier) : "memory");
-}
-DEVICE void tma_load_3d(u32 to, const TensorMap* map, int x, int y, int z, u32 barrier) {
-    asm volatile(
-        "cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3, %4}], [%5];"
-        ::"r"(to), "l"(map), "r"(x), "r"(y), "r"(z), "r"(barrier) : "memory");
-}
-// Orders this thread's ordinary accesses to shared memory with those of TMA and wgmma.
-DEVICE void fence_async_proxy() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
-
-template <int REGISTERS> DEVICE void registers_raise() { asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(REGISTERS)); }
-template <int REGISTERS> DEVICE void registers_lower() { asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(REGISTERS)); }
-
-// A ring of shared-memory buffers seen from one side: which buffer is next, and the parity of its turn.
-template <int DEPTH> struct RingPosition {
-    int slot = 0;
-    u32 parity = 0;
-    DEVICE void advance() {
-        if (++slot == DEPTH) {
-            slot = 0;
-            parity ^= 1;
-        }
-    }
-};
-
-// Descriptor of an operand in shared memory, rows of 64 bfloat16 (128 bytes) with the 128-byte swizzle, as TMA writes
-// them; groups of 8 rows are 1,024 bytes apart. It serves both operands: keys, whose 64 columns are the depth of the
-// product (16 of them further is 32 bytes further), and values, whose rows are the depth (16 rows are 2,048 bytes).
-DEVICE u64 operand_descriptor(u32 address) {
-    return (u64)((address & 0x3ffff) >> 4) | (u64)1 << 16 | (u64)(1024 >> 4) << 32 | (u64)1 << 62;
-}
-constexpr u64 KEYS_STEP = 32 >> 4;
-constexpr u64 VALUES_STEP = 2048 >> 4;
-
-DEVICE void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
-DEVICE void wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
-
-#define REGISTERS_8(d, i) \
-    "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]), "+f"(d[i + 6]), "+f"(d[i + 7])
-#define REGISTERS_32(d, i) REGISTERS_8(d, i), REGISTERS_8(d, i + 8), REGISTERS_8(d, i + 16), REGISTERS_8(d, i + 24)
-#define NAMES_0_31 \
-    "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, %22, %23, %24, " \
-    "%25, %26, %27, %28, %29, %30, %31"
-#define NAMES_32_63 \
-    "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, %48, %49, %50, %51, %52, %53, %54, " \
-    "%55, %56, %57, %58, %59, %60, %61, %62, %63"
-
-// Waits until at most PENDING committed groups are unfinished. The accumulators pass through, so that the compiler
-// cannot read them earlier.
-template <int PENDING> DEVICE void wgmma_wait(float (&d)[32]) {
-    asm volatile("wgmma.wait_group.sync.aligned %32;" : REGISTERS_32(d, 0) : "n"(PENDING) : "memory");
-}
-template <int PENDING> DEVICE void wgmma_wait(float (&d)[64]) {
-    asm volatile("wgmma.wait_group.sync.aligned %64;" : REGISTERS_32(d, 0), REGISTERS_32(d, 32) : "n"(PENDING) : "memory");
-}
-
-// d[64 × N] (+)= a[64 × 16] · b[16 × N] with N twice the number of accumulators; `a` in registers; b's depth runs along
-// its rows' columns (keys) or, TRANSPOSED, along its rows (values). Without `accumulate` d starts anew.
-template <int TRANSPOSED> DEVICE void wgmma(float (&d)[32], const u32* a, u64 b, int accumulate) {
-    asm volatile("{\n.reg .pred accumulate;\nsetp.ne.b32 accumulate, %37, 0;\n"
-                 "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {" NAMES_0_31 "}, {%32, %33, %34, %35}, %36, "
-                 "accumulate, 1, 1, %38;\n}"
-                 : REGISTERS_32(d, 0)
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(accumulate), "n"(TRANSPOSED));
-}
-template <int TRANSPOSED> DEVICE void wgmma(float (&d)[64], const u32* a, u64 b, int accumulate) {
-    asm volatile("{\n.reg .pred accumulate;\nsetp.ne.b32 accumulate, %69, 0;\n"
-                 "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {" NAMES_0_31 ", " NAMES_32_63
-                 "}, {%64, %65, %66, %67}, %68, accumulate, 1, 1, %70;\n}"
-                 : REGISTERS_32(d, 0), REGISTERS_32(d, 32)
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(accumulate), "n"(TRANSPOSED));
-}
-// The same with both operands in shared memory, depth along the columns in both.
-DEVICE void wgmma_shared(float (&d)[32], u64 a, u64 b, int accumulate) {
-    asm volatile("{\n.reg .pred accumulate;\nsetp.ne.b32 accumulate, %34, 0;\n"
-                 "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {" NAMES_0_31 "}, %32, %33, accumulate, 1, 1, 0, 0;\n}"
-                 : REGISTERS_32(d, 0) : "l"(a), "l"(b), "r"(accumulate));
-}
-DEVICE void wgmma_shared(float (&d)[64], u64 a, u64 b, int accumulate) {
-    asm volatile("{\n.reg .pred accumulate;\nsetp.ne.b32 accumulate, %66, 0;\n"
-                 "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {" NAMES_0_31 ", " NAMES_32_63
-                 "}, %64, %65, accumulate, 1, 1, 0, 0;\n}"
-                 : REGISTERS_32(d, 0), REGISTERS_32(d, 32) : "l"(a), "l"(b), "r"(accumulate));
-}
-// Named barriers (0 is that of __syncthreads): `threads` is how many take part, waiting or only arriving.
-DEVICE void named_sync(int id, int threads) { asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory"); }
-DEVICE void named_arrive(int id, int threads) { asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory"); }
+#ifdef HAS_WGMMA
+// ---- sm_90a ----------------------------------------------------------------------------------------------------------
 
 // What a consumer warpgroup does with its 64 queries: it follows a stream of blocks of KEYS keys and values that a
 // producer brings into two rings of STAGES buffers. It issues the scores of the next block before the output product of
@@ -435,7 +248,8 @@ template <int KEYS, int STAGES> struct StreamAddresses {
     }
 };
 
-template <int KEYS, int STAGES, int CONSUMERS, bool QUERY_IN_REGISTERS, bool TURNS = (CONSUMERS > 1), int CUBIC = 0> struct StreamConsumer {
+template <int KEYS, int STAGES, int CONSUMERS, bool QUERY_IN_REGISTERS> struct StreamConsumer {
+    static constexpr bool TURNS = CONSUMERS > 1;
     static constexpr int HEAD = 64;
     static constexpr float SCALE_LOG2 = LOG2_E / 8;  // 64^-½, for powers of two
 
@@ -488,7 +302,7 @@ template <int KEYS, int STAGES, int CONSUMERS, bool QUERY_IN_REGISTERS, bool TUR
         release(at.keys_empty + 8 * key_ring.slot);
         key_ring.advance();
         if (masked) mask_scores(scores, limit_upper, limit_lower);
-        softmax_block<true, CUBIC>(scores, rows, correction, SCALE_LOG2);
+        softmax_block<true>(scores, rows, correction, SCALE_LOG2);
         pack_probabilities(probabilities, scores);
         barrier_wait(at.values_full + 8 * value_ring.slot, value_ring.parity);
     }
@@ -508,7 +322,7 @@ template <int KEYS, int STAGES, int CONSUMERS, bool QUERY_IN_REGISTERS, bool TUR
         key_ring.advance();
         if (MASKED) mask_scores(scores, limit_upper, limit_lower);
         if (ANEW) finished = rows;
-        const bool moved = softmax_block<ANEW, CUBIC>(scores, rows, correction, SCALE_LOG2);
+        const bool moved = softmax_block<ANEW>(scores, rows, correction, SCALE_LOG2);
         const int used = value_ring.slot;
         value_ring.advance();
         // The values that go with these probabilities are waited for already here, which costs nothing, in a way that

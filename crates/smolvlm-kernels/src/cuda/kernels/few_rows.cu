@@ -1,38 +1,17 @@
 // epilogue(norm(x) · Wᵀ) for a handful of rows: bound by reading the weights, so every warp reads two outputs' weights once, 16 bytes a
-// lane, and multiplies them with all rows, which wait in shared memory as the product rounds them.
+// lane, and multiplies them with all rows, which wait in shared memory as the product rounds them. It follows `product.cuh`.
 
 constexpr int WARPS = 4;
 constexpr int OUTPUTS_PER_WARP = 2;
 
-enum Activation { IDENTITY, GELU_TANH, SWIGLU };
-
-struct FewRows {
-    const void* x;          // [rows, inputs]
-    const float* norm;      // [inputs] of an RMS norm, or null
-    const void* weight;     // [outputs, inputs]
-    const float* bias;      // [outputs] or null
-    const void* residual;   // [rows, width] or null
-    void* out;              // [rows, width]
-    float eps;
-    u32 rows, inputs, outputs;
-    u32 activation;
-};
-
-DEVICE float gelu_tanh(float x) { return 0.5f * x * (1.f + tanhf(0.7978845608028654f * (x + 0.044715f * x * x * x))); }
-DEVICE float silu(float x) { return x / (1.f + expf(-x)); }
-
 // Eight consecutive numbers.
-DEVICE void load8(const bf16* from, float* to) {
-    uint4 packed = *(const uint4*)from;
-    u32 pairs[4] = {packed.x, packed.y, packed.z, packed.w};
-    for (int i = 0; i < 4; i++) to[2 * i] = low_of(pairs[i]), to[2 * i + 1] = high_of(pairs[i]);
-}
+DEVICE void load8(const bf16* from, float* to) { widen(*(const uint4*)from, to); }
 DEVICE void load8(const float* from, float* to) {
     float4 a = *(const float4*)from, b = *(const float4*)(from + 4);
     to[0] = a.x, to[1] = a.y, to[2] = a.z, to[3] = a.w, to[4] = b.x, to[5] = b.y, to[6] = b.z, to[7] = b.w;
 }
 
-template <class X, class W, class Out, int ROWS> DEVICE void few_rows(const FewRows& args) {
+template <class X, class W, class Out, int ROWS> DEVICE void few_rows(const Product& args) {
     extern __shared__ uint4 memory[];
     W* rows = (W*)memory;
     u32 warp = threadIdx.x / WARP, lane = threadIdx.x % WARP, inputs = args.inputs;
@@ -90,7 +69,7 @@ template <class X, class W, class Out, int ROWS> DEVICE void few_rows(const FewR
 }
 
 #define FEW_ROWS(X, W, OUT, ROWS, NAME)                                                                    \
-    extern "C" __global__ void __launch_bounds__(WARPS * WARP) few_rows_##NAME##_##ROWS(FewRows args) {    \
+    extern "C" __global__ void __launch_bounds__(WARPS * WARP) few_rows_##NAME##_##ROWS(Product args) {    \
         few_rows<X, W, OUT, ROWS>(args);                                                                   \
     }
 #define FEW_ROWS_OF(X, W, OUT, NAME) \

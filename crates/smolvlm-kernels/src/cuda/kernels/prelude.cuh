@@ -58,3 +58,20 @@ DEVICE float warp_max(float x) {
     for (int offset = WARP / 2; offset > 0; offset /= 2) x = fmaxf(x, __shfl_xor_sync(ALL_LANES, x, offset));
     return x;
 }
+
+constexpr float LOG2_E = 1.4426950408889634f;
+
+DEVICE float exp2_fast(float x) {
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
+DEVICE float gelu_tanh(float x) { return 0.5f * x * (1.f + tanhf(0.7978845608028654f * (x + 0.044715f * x * x * x))); }
+DEVICE float silu(float x) { return x / (1.f + expf(-x)); }
+
+// Eight bfloat16 numbers that were read together.
+DEVICE void widen(uint4 packed, float* numbers) {
+    u32 pairs[4] = {packed.x, packed.y, packed.z, packed.w};
+    for (int i = 0; i < 4; i++) numbers[2 * i] = low_of(pairs[i]), numbers[2 * i + 1] = high_of(pairs[i]);
+}

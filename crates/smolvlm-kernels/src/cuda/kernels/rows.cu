@@ -81,12 +81,7 @@ template <int CHUNKS> struct WideRow {
     DEVICE void load(const bf16* x, u32 width) {
         for (int chunk = 0; chunk < CHUNKS; chunk++) {
             u32 first = chunk * 256 + lane() * 8;
-            uint4 packed = first < width ? *(const uint4*)(x + first) : make_uint4(0, 0, 0, 0);
-            u32 pairs[4] = {packed.x, packed.y, packed.z, packed.w};
-            for (int i = 0; i < 4; i++) {
-                values[chunk][2 * i] = low_of(pairs[i]);
-                values[chunk][2 * i + 1] = high_of(pairs[i]);
-            }
+            widen(first < width ? *(const uint4*)(x + first) : make_uint4(0, 0, 0, 0), values[chunk]);
         }
     }
 };
@@ -150,9 +145,6 @@ DEVICE void wide_rms_norm(const bf16* x, const float* weight, float eps, bf16* o
     }
 }
 
-DEVICE float gelu_tanh(float x) { return 0.5f * x * (1.f + tanhf(0.7978845608028654f * (x + 0.044715f * x * x * x))); }
-DEVICE float silu(float x) { return x / (1.f + expf(-x)); }
-
 DEVICE u64 number_of_thread() { return (u64)blockIdx.x * blockDim.x + threadIdx.x; }
 
 // x[row] += bias, then the activation.
@@ -178,10 +170,9 @@ DEVICE void wide_swiglu(const bf16* x, bf16* out, u64 count) {
     await_previous();
     u64 i = number_of_thread() * 4;
     if (i >= count) return;
-    uint4 packed = *(const uint4*)(x + 2 * i);
-    u32 pairs[4] = {packed.x, packed.y, packed.z, packed.w};
-    float y[4];
-    for (int k = 0; k < 4; k++) y[k] = silu(low_of(pairs[k])) * high_of(pairs[k]);
+    float both[8], y[4];
+    widen(*(const uint4*)(x + 2 * i), both);
+    for (int k = 0; k < 4; k++) y[k] = silu(both[2 * k]) * both[2 * k + 1];
     *(uint2*)(out + i) = make_uint2(pack_bf16(y[0], y[1]), pack_bf16(y[2], y[3]));
 }
 

@@ -88,7 +88,7 @@ DEVICE void tile_attention_mma(const bf16* qkv, bf16* out, int tile_rows, int he
 // of STAGES blocks each. A thread block takes work items (tile, head, block of queries) `blockIdx.x`, + gridDim.x, ...;
 // the producer runs ahead into the next item. `map` describes qkv as [tiles][tile_rows][3 × heads × 64], boxes of 64 rows
 // × 64 columns, 128-byte swizzle; what lies beyond a tile's rows arrives as zeros.
-template <int KEYS, int CONSUMERS, int STAGES, bool QUERY_IN_REGISTERS, int BLOCKS_PER_SM, bool TURNS = (CONSUMERS > 1), int CUBIC = 0> struct TileAttentionWgmma {
+template <int KEYS, int CONSUMERS, int STAGES, bool QUERY_IN_REGISTERS, int BLOCKS_PER_SM> struct TileAttentionWgmma {
     typedef StreamAddresses<KEYS, STAGES> Stream;
     static constexpr int HEAD = 64, BOX_ROWS = 64, BOX_BYTES = BOX_ROWS * HEAD * 2;
     static constexpr int QUERIES = CONSUMERS * BOX_ROWS, QUERY_BYTES = CONSUMERS * BOX_BYTES;
@@ -165,7 +165,7 @@ template <int KEYS, int CONSUMERS, int STAGES, bool QUERY_IN_REGISTERS, int BLOC
     }
 
     DEVICE void consume(bf16* out) const {
-        typedef StreamConsumer<KEYS, STAGES, CONSUMERS, QUERY_IN_REGISTERS, TURNS, CUBIC> Consumer;
+        typedef StreamConsumer<KEYS, STAGES, CONSUMERS, QUERY_IN_REGISTERS> Consumer;
         const int group = threadIdx.x / WARPGROUP, query_row = threadIdx.x / WARP * 16 + threadIdx.x % WARP / 4;
         const int unmasked = tile_rows / KEYS, limit = tile_rows % KEYS;
         Consumer consumer(stream, group, query);

@@ -1,110 +1,25 @@
-//! Attention inside tiles and over pages.
+//! Attention over pages of keys and values.
 
-use super::CudaBackend;
-use super::cache::Cache;
-use super::launch::{Argument, Module, Shape};
-use super::plan::{Array, Plan, recorded_parts};
-use super::tensor::{Element, Tensor};
-use super::tensor_map::TensorMap;
+use super::{BARRIER, FAST_HEAD, MMA_THREADS, MOST_HEAD, THREADS, WARPS, WGMMA_ROW, WGMMA_STREAM, mma_shared};
 use crate::backend::RopeTable;
+use crate::cuda::CudaBackend;
+use crate::cuda::cache::Cache;
+use crate::cuda::launch::{Argument, Function, Module, Shape};
+use crate::cuda::plan::{Array, Plan, QUERIES_PER_BLOCK, recorded_parts};
+use crate::cuda::tensor::{Element, Tensor};
+use crate::cuda::tensor_map::TensorMap;
 
-/// The head size that the fast kernels are made for.
-const FAST_HEAD: usize = 64;
 /// Keys that one block of decoding meets.
-pub(super) const DECODE_PART: usize = 256;
+pub(in crate::cuda) const DECODE_PART: usize = 256;
 /// Threads of such a block.
 const DECODE_THREADS: u32 = 256;
 /// Query heads that may share a key-value head there.
 const DECODE_GROUPS: std::ops::RangeInclusive<usize> = 1..=4;
-/// Warps of a block of the kernels for any head size, a row each.
-const WARPS: u32 = 4;
-const THREADS: u32 = 32 * WARPS;
-/// Most numbers of a head there.
-const MOST_HEAD: usize = 160;
-
-pub(super) fn tiles(backend: &CudaBackend, qkv: &Tensor, tile_rows: usize, heads: usize) -> Tensor {
-    let head = qkv.width / (3 * heads);
-    let out = backend.tensor(qkv.rows, heads * head, qkv.element);
-    match (qkv.element, head) {
-        (Element::Bf16, FAST_HEAD) if backend.has_wgmma() => tiles_wgmma(backend, qkv, tile_rows, heads, &out),
-        (Element::Bf16, FAST_HEAD | 72) => tiles_mma(backend, qkv, tile_rows, heads, &out),
-        _ => tiles_any(backend, qkv, tile_rows, heads, &out),
-    }
-    out
-}
-
-/// As `attention_entries.cu` declares it.
-#[repr(C)]
-struct TileArguments {
-    map: TensorMap,
-    out: u64,
-    tiles: i32,
-    tile_rows: i32,
-    heads: i32,
-}
-
-/// Queries of a block, its threads, and its shared memory: the queries, three blocks of 128 keys and values, 14 barriers.
-const WGMMA_QUERIES: usize = 128;
-const WGMMA_THREADS: u32 = 384;
-const WGMMA_SHARED: u32 = (WGMMA_QUERIES * 128 + 3 * 2 * 128 * 128 + 14 * 8) as u32;
-
-fn tiles_wgmma(backend: &CudaBackend, qkv: &Tensor, tile_rows: usize, heads: usize, out: &Tensor) {
-    let tiles = qkv.rows / tile_rows;
-    let map = TensorMap::of_bf16(&backend.device, qkv.pointer(), &[qkv.width, tile_rows, tiles]);
-    let structure = TileArguments {
-        map,
-        out: out.pointer(),
-        tiles: tiles as i32,
-        tile_rows: tile_rows as i32,
-        heads: heads as i32,
-    };
-    let items = (tile_rows.div_ceil(WGMMA_QUERIES) * heads * tiles) as u32;
-    let blocks = items.min(backend.device.info.multiprocessors);
-    let shape = Shape { shared: WGMMA_SHARED, ..Shape::new((blocks, 1, 1), WGMMA_THREADS) };
-    let kernel = backend.kernel(Module::FastAttention, "tile_attention_wgmma");
-    // Safety: the structure is the kernel's; the map describes all of `qkv`, and `out` has its rows.
-    unsafe { backend.device.launch_struct("attention inside tiles", kernel, shape, &structure) };
-}
-
-/// Queries of a block, and its threads.
-const MMA_QUERIES: usize = 128;
-const MMA_THREADS: u32 = 128;
-
-/// Shared memory of two blocks of 64 keys and values, whose rows are padded to whole products and 16 bytes more.
-fn mma_shared(head: usize) -> u32 {
-    (2 * 2 * 64 * (head.next_multiple_of(16) + 8) * 2) as u32
-}
-
-fn tiles_mma(backend: &CudaBackend, qkv: &Tensor, tile_rows: usize, heads: usize, out: &Tensor) {
-    let (head, tiles) = (qkv.width / (3 * heads), qkv.rows / tile_rows);
-    let kernel = backend.kernel(Module::FastAttention, &format!("tile_attention_mma_{head}"));
-    let arguments = [qkv.pointer().into(), out.pointer().into(), (tile_rows as u32).into(), (heads as u32).into()];
-    let grid = (tile_rows.div_ceil(MMA_QUERIES) as u32, heads as u32, tiles as u32);
-    let shape = Shape { shared: mma_shared(head), ..Shape::new(grid, MMA_THREADS) };
-    // Safety: blocks for every query of every tile and head.
-    unsafe { backend.device.launch("attention inside tiles", kernel, shape, &arguments) };
-}
-
-fn tiles_any(backend: &CudaBackend, qkv: &Tensor, tile_rows: usize, heads: usize, out: &Tensor) {
-    let head = qkv.width / (3 * heads);
-    assert!(head <= MOST_HEAD, "heads of {head}");
-    let kernel = backend.kernel(Module::Attention, &format!("tile_attention_{}", qkv.element.name()));
-    let rows = qkv.rows as u32;
-    let arguments = [
-        qkv.pointer().into(),
-        out.pointer().into(),
-        rows.into(),
-        (tile_rows as u32).into(),
-        (heads as u32).into(),
-        (head as u32).into(),
-    ];
-    let shape = Shape::new((rows.div_ceil(WARPS), heads as u32, 1), THREADS);
-    // Safety: a warp for each row and head of `out`.
-    unsafe { backend.device.launch("attention inside tiles", kernel, shape, &arguments) };
-}
+/// Query heads of a key-value head that one block of the kernel for Hopper may take together.
+const WGMMA_GROUP: usize = 3;
 
 /// Rotates, appends, attends. `layer` of the cache has memory for every page of the plan.
-pub(super) fn cached(
+pub(in crate::cuda) fn cached(
     backend: &CudaBackend,
     plan: &Plan,
     qkv: &Tensor,
@@ -170,9 +85,6 @@ struct PagedMmaArguments {
     kv_heads: i32,
 }
 
-/// Query heads of a key-value head that one block of the kernel for Hopper may take together.
-const WGMMA_GROUP: usize = 3;
-
 /// Attention over pages in progress.
 struct Paged<'a> {
     plan: &'a Plan,
@@ -191,15 +103,28 @@ impl<'a> Paged<'a> {
         Self { plan, qkv, cache: cache.layer(layer), stride: cache.page_numbers(), heads, kv_heads, head }
     }
 
+    /// Starts a kernel whose first arguments are queries, cache and where rows find their pages.
+    ///
+    /// # Safety
+    /// As for [`Device::launch`](crate::cuda::device::Device::launch).
+    unsafe fn start(
+        &self,
+        backend: &CudaBackend,
+        what: &str,
+        kernel: Option<Function>,
+        shape: Shape,
+        rest: &[Argument],
+    ) {
+        let arrays = [Array::Positions, Array::FirstPages, Array::Pages].map(|array| self.plan.array(array));
+        let first = [self.qkv.pointer(), self.cache, self.stride].into_iter().chain(arrays).map(Argument::from);
+        let arguments: Vec<Argument> = first.chain(rest.iter().copied()).collect();
+        // Safety: the caller's word.
+        unsafe { backend.device.launch(what, kernel, shape, &arguments) };
+    }
+
     fn rotate_append(&self, backend: &CudaBackend, rope: &RopeTable<CudaBackend>) {
         let kernel = backend.kernel(Module::Attention, &format!("rotate_append_{}", self.qkv.element.name()));
-        let arguments: [Argument; 11] = [
-            self.qkv.pointer().into(),
-            self.cache.into(),
-            self.stride.into(),
-            self.plan.array(Array::Positions).into(),
-            self.plan.array(Array::FirstPages).into(),
-            self.plan.array(Array::Pages).into(),
+        let rest = [
             rope.cos.f32.pointer().into(),
             rope.sin.f32.pointer().into(),
             (self.heads as u32).into(),
@@ -208,20 +133,14 @@ impl<'a> Paged<'a> {
         ];
         let shape = Shape::new((self.qkv.rows as u32, 1, 1), THREADS);
         // Safety: a block for each row; the plan's pages have memory.
-        unsafe { backend.device.launch("rotating queries and keys", kernel, shape, &arguments) };
+        unsafe { self.start(backend, "rotating queries and keys", kernel, shape, &rest) };
     }
 
     fn any(&self, backend: &CudaBackend, out: &Tensor) {
         assert!(self.head <= MOST_HEAD, "heads of {}", self.head);
         let kernel = backend.kernel(Module::Attention, &format!("paged_attention_{}", self.qkv.element.name()));
         let rows = self.qkv.rows as u32;
-        let arguments: [Argument; 11] = [
-            self.qkv.pointer().into(),
-            self.cache.into(),
-            self.stride.into(),
-            self.plan.array(Array::Positions).into(),
-            self.plan.array(Array::FirstPages).into(),
-            self.plan.array(Array::Pages).into(),
+        let rest = [
             out.pointer().into(),
             rows.into(),
             (self.heads as u32).into(),
@@ -230,7 +149,7 @@ impl<'a> Paged<'a> {
         ];
         let shape = Shape::new((rows.div_ceil(WARPS), self.heads as u32, 1), THREADS);
         // Safety: a warp for each row and head of `out`.
-        unsafe { backend.device.launch("attention over pages", kernel, shape, &arguments) };
+        unsafe { self.start(backend, "attention over pages", kernel, shape, &rest) };
     }
 
     fn segments(&self) -> Segments {
@@ -264,7 +183,7 @@ impl<'a> Paged<'a> {
         };
         let kernel = backend.kernel(Module::FastAttention, &format!("paged_attention_wgmma_{group}"));
         let grid = ((self.heads / group) as u32, self.plan.work_items as u32, 1);
-        let shared = (group * 64 * 128 + 3 * 2 * 128 * 128 + 13 * 8) as u32;
+        let shared = (group * QUERIES_PER_BLOCK * WGMMA_ROW + WGMMA_STREAM + 13 * BARRIER) as u32;
         let shape = Shape { shared, ..Shape::new(grid, (group as u32 + 1) * 128) };
         // Safety: the structure is the kernel's; the map describes the whole cache, of which the plan's pages have memory.
         unsafe { backend.device.launch_struct("attention over pages", kernel, shape, &structure) };
@@ -293,13 +212,7 @@ impl<'a> Paged<'a> {
         let parts = recorded_parts(self.plan.most_keys, DECODE_PART);
         let partial = (parts > 1).then(|| backend.tensor(out.rows * self.heads * parts, FAST_HEAD + 2, Element::F32));
         let partial_pointer = partial.as_ref().map_or(0, Tensor::pointer);
-        let arguments: [Argument; 12] = [
-            self.qkv.pointer().into(),
-            self.cache.into(),
-            self.stride.into(),
-            self.plan.array(Array::Positions).into(),
-            self.plan.array(Array::FirstPages).into(),
-            self.plan.array(Array::Pages).into(),
+        let rest = [
             rope.cos.f32.pointer().into(),
             rope.sin.f32.pointer().into(),
             out.pointer().into(),
@@ -310,7 +223,7 @@ impl<'a> Paged<'a> {
         let kernel = backend.kernel(Module::Attention, &format!("decode_attention_{group}"));
         let shape = Shape::new((self.kv_heads as u32, out.rows as u32, parts as u32), DECODE_THREADS).early();
         // Safety: a block for each key-value head, row and part; `partial` has room for all parts.
-        unsafe { backend.device.launch("attention of one token", kernel, shape, &arguments) };
+        unsafe { self.start(backend, "attention of one token", kernel, shape, &rest) };
         if parts == 1 {
             return;
         }
@@ -322,14 +235,8 @@ impl<'a> Paged<'a> {
             (parts as u32).into(),
         ];
         let shape = Shape::new((self.heads as u32, out.rows as u32, 1), FAST_HEAD as u32).early();
+        let kernel = backend.kernel(Module::Attention, "merge_parts");
         // Safety: as above.
-        unsafe {
-            backend.device.launch(
-                "merging attention",
-                backend.kernel(Module::Attention, "merge_parts"),
-                shape,
-                &arguments,
-            )
-        };
+        unsafe { backend.device.launch("merging attention", kernel, shape, &arguments) };
     }
 }
