@@ -1,12 +1,14 @@
 //! A sequence's numbers do not depend on what else is in the batch, on chunks of its prompt, or on threads.
 
+#![allow(clippy::print_stdout, reason = "a test says what it did not check")]
+
 #[path = "golden/mod.rs"]
 mod golden;
 
-use golden::Goldens;
+use golden::{Goldens, gpu_is_asked_for};
 use smolvlm::generate::CachePlan;
 use smolvlm::messages::Messages;
-use smolvlm::{Dtype, GenerateOptions, LoadOptions, Reply, Sampling};
+use smolvlm::{Device, Dtype, GenerateOptions, LoadOptions, Reply, Sampling, SmolVlm};
 
 /// Text, one picture, two pictures, a video, pictures late and early, short and long: eight requests of all kinds.
 const MIXED: [&str; 8] = [
@@ -37,9 +39,12 @@ fn bits(reply: &Reply) -> Vec<(u32, u32)> {
 fn replies(goldens: &Goldens, dtype: Dtype, threads: usize, chunk: Option<usize>, together: bool) -> Vec<Reply> {
     let cache = CachePlan { step_tokens: chunk, ..CachePlan::default() };
     let mut model = goldens.load_as(LoadOptions { threads, cache, ..LoadOptions::default().dtype(dtype) });
-    let conversations = conversations(goldens);
+    replies_of(&mut model, &conversations(goldens), together)
+}
+
+fn replies_of(model: &mut SmolVlm, conversations: &[Messages], together: bool) -> Vec<Reply> {
     if together {
-        return model.generate_batch(&conversations, &options()).expect("replies");
+        return model.generate_batch(conversations, &options()).expect("replies");
     }
     conversations.iter().map(|messages| model.generate(messages, &options()).expect("a reply")).collect()
 }
@@ -55,6 +60,30 @@ fn eight_mixed_requests_are_bit_equal_to_their_members_alone() {
                 assert_eq!(alone.usage, member.usage, "{name}: another prompt in the batch");
                 assert_eq!(alone.ids, member.ids, "{name}: {dtype:?}, {threads} threads, chunk {chunk:?}");
                 assert!(bits(alone) == bits(member), "{name}: {dtype:?}, {threads} threads, chunk {chunk:?}");
+            }
+        }
+    }
+}
+
+/// A GPU's library chooses its way by the number of rows: there the tokens are equal, and logits to 1e-5 of the largest.
+#[test]
+fn on_a_gpu_members_of_a_batch_choose_the_tokens_that_they_choose_alone() {
+    if !gpu_is_asked_for() {
+        return println!("not checked: SMOLVLM_TEST_CUDA is not set");
+    }
+    let goldens = Goldens::committed();
+    let on_gpu = |chunk: Option<usize>, together: bool| {
+        let cache = CachePlan { step_tokens: chunk, ..CachePlan::default() };
+        let options = LoadOptions { cache, device: Device::Cuda(0), ..LoadOptions::default().dtype(Dtype::F32) };
+        replies_of(&mut goldens.load_as(options), &conversations(&goldens), together)
+    };
+    let alone = on_gpu(None, false);
+    for chunk in [None, Some(7), Some(64)] {
+        for ((name, alone), member) in MIXED.iter().zip(&alone).zip(&on_gpu(chunk, true)) {
+            assert_eq!(alone.ids, member.ids, "{name}: chunk {chunk:?}");
+            for (alone, member) in alone.logprobs.iter().zip(&member.logprobs) {
+                let distance = (alone.chosen.logprob - member.chosen.logprob).abs();
+                assert!(distance <= 1e-5 * alone.chosen.logprob.abs().max(1.0), "{name}: {distance}");
             }
         }
     }

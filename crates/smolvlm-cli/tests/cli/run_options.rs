@@ -37,15 +37,17 @@ fn json_says_what_ran_what_came_out_and_what_it_cost() {
 #[test]
 fn a_gpu_that_is_not_there_or_cannot_be_used_is_refused_by_name() {
     let gpu = smolvlm(["info", &checkpoint(), "--json"]).json()["gpu"].clone();
+    let on = |device: &str, dtype: &str| {
+        smolvlm(["run", "--model", &checkpoint(), "--device", device, "--dtype", dtype, "--json", QUESTION])
+    };
     if gpu["devices"].as_array().is_some_and(Vec::is_empty) {
-        run(&["--device", "cuda", QUESTION]).fails(2, &["--device cuda:0"]);
-        let reply = run(&["--device", "auto", "--json", QUESTION]).json();
+        on("cuda", "f32").fails(2, &["--device cuda:0"]);
+        let reply = on("auto", "f32").json();
         assert!(reply["compute"].as_str().expect("text").starts_with("CPU, "), "{reply}");
     }
-    run(&["--device", "cuda:9999", QUESTION]).fails(2, &["--device cuda:9999"]);
-    let quantised = ["run", "--model", &checkpoint(), "--device", "cuda", "--dtype", "q8", QUESTION];
-    smolvlm(quantised).fails(2, &["q8", "--device cpu"]);
-    run(&["--device", "gpu", QUESTION]).fails(2, &["auto, cpu, cuda or cuda:N"]);
+    on("cuda:9999", "f32").fails(2, &["--device cuda:9999"]);
+    on("cuda", "q8").fails(2, &["q8", "--device cpu"]);
+    on("gpu", "f32").fails(2, &["auto, cpu, cuda or cuda:N"]);
 }
 
 #[test]

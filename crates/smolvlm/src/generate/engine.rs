@@ -7,7 +7,7 @@ use smolvlm_kernels::{Backend, CacheShape, Ceilings, Format, PAGE_TOKENS, TileBa
 use super::options::{FinishReason, GenerateOptions};
 use super::pages::{PagePool, pages_for};
 use super::sampling::TokenLogprob;
-use super::sequence::Sequence;
+use super::sequence::{Chosen, Sequence};
 use crate::checkpoint::ModelConfig;
 use crate::machine::available_bytes;
 use crate::model::Model;
@@ -139,18 +139,10 @@ struct StepWork {
     batch: TokenBatch,
     /// One for each running sequence.
     shares: Vec<Share>,
+    /// Rows that were copied from the machine.
     numbers: Vec<f32>,
+    /// Where the largest of each row of logits is.
     largest: Vec<u32>,
-}
-
-/// What a step computed for a sequence.
-pub(super) enum Chosen<'a> {
-    /// No logits.
-    Nothing,
-    /// Where the largest of its last logits is.
-    Largest(u32),
-    /// Its logits, `[rows, vocab]`.
-    Logits(&'a [f32]),
 }
 
 /// A sequence's part of a step.

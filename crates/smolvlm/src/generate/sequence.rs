@@ -2,11 +2,20 @@
 
 use smolvlm_kernels::{Backend, FeatureRow, Segment, TokenBatch};
 
-use super::engine::Chosen;
 use super::options::{FinishReason, GenerateOptions};
 use super::pages::pages_for;
 use super::sampling::Sampler;
 use super::{Logits, Request, SequenceId, StepOutput};
+
+/// What a step computed for a sequence.
+pub(super) enum Chosen<'a> {
+    /// No logits.
+    Nothing,
+    /// Where the largest of its last logits is.
+    Largest(u32),
+    /// Its logits, `[rows, vocab]`.
+    Logits(&'a [f32]),
+}
 
 /// A sequence with its pages: the prompt is computed in chunks, then one token a step.
 pub(super) struct Sequence<B: Backend> {

@@ -8,7 +8,7 @@ use smolvlm_kernels::{CpuBackend, CudaBackend, cuda};
 
 pub use smolvlm_kernels::cuda::{DeviceInfo as Gpu, Library as GpuLibrary};
 
-use super::Dtype;
+use super::dtype::Dtype;
 use crate::checkpoint::Checkpoint;
 use crate::{Error, Result};
 
@@ -82,6 +82,14 @@ impl Machine {
                 Err(error) => processor(threads, Some(error.message)),
             },
             _ => processor(threads, None),
+        }
+    }
+
+    /// The format that it computes fastest among those that stay near the reference.
+    pub(super) fn best_dtype(&self) -> Dtype {
+        match self {
+            Self::Cpu { .. } => Dtype::best(),
+            Self::Cuda(_) => Dtype::Bf16,
         }
     }
 }

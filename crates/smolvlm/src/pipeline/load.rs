@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use smolvlm_kernels::cpu::InstructionSet;
-use smolvlm_kernels::{Backend, Format};
+use smolvlm_kernels::Backend;
 
 use super::device::{Device, Machine};
+use super::dtype::Dtype;
 use super::{MediaOptions, SmolVlm};
 use crate::checkpoint::hub::{self, DownloadProgress};
 use crate::checkpoint::{Checkpoint, memory_estimate, read_json};
@@ -17,67 +17,10 @@ use crate::preprocess::{Preprocessor, Settings};
 use crate::prompt::{ChatTemplate, PromptTokenizer};
 use crate::{Error, Result};
 
-/// The number format of weights and cache.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Dtype {
-    /// 32-bit floats: agrees with the reference in f32.
-    F32,
-    /// bfloat16, sums in f32: half the memory.
-    Bf16,
-    /// 8-bit integers, attention in bf16: a quarter of the memory, and not the reference's numbers any more.
-    Q8,
-    /// The text layers in 4-bit integers, the rest as in [`Q8`](Self::Q8).
-    Q4,
-}
-
-impl Dtype {
-    /// bf16 where this machine's processor multiplies it in hardware, else f32.
-    pub fn best() -> Self {
-        if InstructionSet::best().fast_bf16 { Self::Bf16 } else { Self::F32 }
-    }
-
-    /// Its name on the command line.
-    pub fn name(self) -> &'static str {
-        self.format().name()
-    }
-
-    /// The kernels' name for it.
-    pub fn format(self) -> Format {
-        match self {
-            Self::F32 => Format::F32,
-            Self::Bf16 => Format::Bf16,
-            Self::Q8 => Format::Q8,
-            Self::Q4 => Format::Q4,
-        }
-    }
-
-    /// That of packed weights, unless something else was asked for; of others, what was asked for, else the best.
-    fn choose(asked: Option<Self>, checkpoint: &Checkpoint, machine: &Machine) -> Result<Self> {
-        let best = match machine {
-            Machine::Cpu { .. } => Self::best(),
-            Machine::Cuda(_) => Self::Bf16,
-        };
-        let Some(packed) = checkpoint.packed_as() else { return Ok(asked.unwrap_or(best)) };
-        checkpoint.accepts(asked.map_or(packed, Self::format))?;
-        Ok(packed.into())
-    }
-}
-
-impl From<Format> for Dtype {
-    fn from(format: Format) -> Self {
-        match format {
-            Format::F32 => Self::F32,
-            Format::Bf16 => Self::Bf16,
-            Format::Q8 => Self::Q8,
-            Format::Q4 => Self::Q4,
-        }
-    }
-}
-
 /// How a model is loaded.
 #[derive(Debug, Clone, Default)]
 pub struct LoadOptions {
-    /// Number format; none: that of packed weights, else [`Dtype::best`].
+    /// Number format; none: that of packed weights, else bf16 on a GPU and [`Dtype::best`] on the processor.
     pub dtype: Option<Dtype>,
     /// What computes.
     pub device: Device,
@@ -130,7 +73,7 @@ impl LoadOptions {
         let preprocessor = Preprocessor::new(settings.clone(), self.compat, self.media.overrides)?;
 
         let machine = Machine::open(self.device, self.threads, self.dtype, &checkpoint)?;
-        let dtype = Dtype::choose(self.dtype, &checkpoint, &machine).map_err(|error| error.at(model))?;
+        let dtype = self.choose_dtype(&machine, &checkpoint).map_err(|error| error.at(model))?;
         let (engine, compute) = self.start_engine(machine, &checkpoint, dtype).map_err(|error| error.at(model))?;
         let generation = checkpoint.generation().clone();
         Ok(SmolVlm {
@@ -147,9 +90,16 @@ impl LoadOptions {
             progress: None,
         })
     }
-}
 
-impl LoadOptions {
+    /// That of packed weights, unless something else was asked for; of others, what was asked for, else the device's best.
+    fn choose_dtype(&self, machine: &Machine, checkpoint: &Checkpoint) -> Result<Dtype> {
+        let Some(packed) = checkpoint.packed_as() else {
+            return Ok(self.dtype.unwrap_or_else(|| machine.best_dtype()));
+        };
+        checkpoint.accepts(self.dtype.map_or(packed, Dtype::format))?;
+        Ok(packed.into())
+    }
+
     /// Loads the weights and starts an engine; also says what computes.
     fn start_engine(
         &self,

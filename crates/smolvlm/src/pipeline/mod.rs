@@ -1,6 +1,7 @@
 //! The whole path: a folder or hub id becomes a [`SmolVlm`]; messages become replies.
 
 mod device;
+mod dtype;
 mod encode;
 mod load;
 mod prepare;
@@ -10,7 +11,8 @@ mod trace_file;
 mod video_view;
 
 pub use device::{Device, Gpu, GpuLibrary, gpus};
-pub use load::{Dtype, LoadOptions, processor_settings};
+pub use dtype::Dtype;
+pub use load::{LoadOptions, processor_settings};
 pub use reply::{Reply, ReplyPiece, ReplyStream, Timings, Usage};
 pub use trace::{Trace, TracedMedium};
 pub use video_view::VideoView;

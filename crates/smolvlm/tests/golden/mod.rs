@@ -10,7 +10,7 @@ use serde_json::Value;
 use smolvlm::media::source::{DecodedImage, MediaSource};
 use smolvlm::messages::{self, Content, Messages};
 use smolvlm::preprocess::Overrides;
-use smolvlm::{Compat, Dtype, LoadOptions, MediaOptions, SmolVlm};
+use smolvlm::{Compat, Device, Dtype, LoadOptions, MediaOptions, SmolVlm};
 
 /// A folder that `goldens/make_goldens.py` wrote.
 pub struct Goldens {
@@ -23,6 +23,11 @@ pub struct Case {
     pub json: Value,
     tensors: Vec<u8>,
     folder: PathBuf,
+}
+
+/// Whether tests are to run on the first GPU.
+pub fn gpu_is_asked_for() -> bool {
+    std::env::var_os("SMOLVLM_TEST_CUDA").is_some()
 }
 
 impl Goldens {
@@ -54,12 +59,17 @@ impl Goldens {
         names.iter().map(|name| self.case(name)).collect()
     }
 
+    /// On the device under test: the processor, or the first GPU where `SMOLVLM_TEST_CUDA` is set.
     pub fn load(&self, dtype: Dtype) -> SmolVlm {
-        self.load_as(LoadOptions::default().dtype(dtype))
+        let on_gpu = gpu_is_asked_for() && matches!(dtype, Dtype::F32 | Dtype::Bf16);
+        let device = if on_gpu { Device::Cuda(0) } else { Device::Cpu };
+        self.load_as(LoadOptions { device, ..LoadOptions::default().dtype(dtype) })
     }
 
+    /// On the processor, unless another device is named.
     pub fn load_as(&self, options: LoadOptions) -> SmolVlm {
-        options.load(&self.checkpoint()).expect("the reference checkpoint loads")
+        let device = if options.device == Device::Auto { Device::Cpu } else { options.device };
+        LoadOptions { device, ..options }.load(&self.checkpoint()).expect("the reference checkpoint loads")
     }
 }
 

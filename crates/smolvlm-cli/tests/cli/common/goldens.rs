@@ -88,12 +88,12 @@ impl Case {
     }
 }
 
-/// `run` on the reference checkpoint in f32.
+/// `run` on the reference checkpoint in f32, on the processor.
 pub(crate) fn run(arguments: &[&str]) -> Smolvlm {
     on_checkpoint("run").args(arguments)
 }
 
-/// A command on the reference checkpoint in f32.
+/// A command on the reference checkpoint in f32, on the processor.
 pub(crate) fn on_checkpoint(command: &str) -> Smolvlm {
-    smolvlm([command, "--model", &checkpoint(), "--dtype", "f32"])
+    smolvlm([command, "--model", &checkpoint(), "--dtype", "f32", "--device", "cpu"])
 }

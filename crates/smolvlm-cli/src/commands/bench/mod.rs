@@ -1,10 +1,15 @@
 //! `smolvlm bench`: each stage's speed, beside what this machine can do at most.
 
+mod answer;
+
+use std::collections::HashSet;
 use std::time::Instant;
 
 use serde_json::{Value, json};
 use smolvlm::generate::{Engine, Logits, Request};
 use smolvlm::{Ceilings, Error, GenerateOptions, Result, SmolVlm};
+
+use answer::{Answer, picture, video};
 
 use crate::args::BenchArgs;
 use crate::console::{self, Console};
@@ -154,17 +159,20 @@ fn decode_many(model: &mut SmolVlm, args: &BenchArgs, sequences: usize, work: &W
             let options = exactly(count + 1);
             engine.submit(Request { ids: ids.clone(), features: Vec::new(), options, logits: Logits::None })?;
         }
-        // All have had their first token when each of them has one.
-        let (mut tokens, mut started, mut outputs) = (0, Instant::now(), Vec::new());
+        // Prompts may take several steps, in which those that are through go on: what counts is what comes after the last
+        // sequence's first token.
+        let (mut begun, mut before, mut tokens) = (HashSet::new(), 0, 0);
+        let (mut started, mut outputs) = (Instant::now(), Vec::new());
         while tokens < sequences * (count + 1) {
             engine.step(&mut outputs)?;
-            let before = tokens;
-            tokens += outputs.iter().filter(|output| output.token.is_some()).count();
-            if before < sequences && tokens >= sequences {
-                started = Instant::now();
+            let chosen = outputs.iter().filter(|output| output.token.is_some());
+            tokens += chosen.clone().count();
+            if begun.len() < sequences {
+                begun.extend(chosen.map(|output| output.sequence));
+                (started, before) = (Instant::now(), tokens);
             }
         }
-        Ok(started.elapsed().as_secs_f64() / (sequences * count) as f64)
+        Ok(started.elapsed().as_secs_f64() / (tokens - before).max(1) as f64)
     })?;
     Ok(Figure {
         stage: format!("decode of {sequences} after {PROMPT}"),
@@ -175,62 +183,6 @@ fn decode_many(model: &mut SmolVlm, args: &BenchArgs, sequences: usize, work: &W
         seconds: times.median() * sequences as f64,
         work: work.decode(sequences, PROMPT + count / 2),
     })
-}
-
-/// Time from pixels in memory to a token.
-struct Answer {
-    what: &'static str,
-    tiles: usize,
-    new_tokens: usize,
-    first_token: f64,
-    last_token: f64,
-}
-
-impl Answer {
-    fn json(&self) -> Value {
-        json!({
-            "what": self.what, "tiles": self.tiles, "new_tokens": self.new_tokens,
-            "first_token_seconds": self.first_token, "last_token_seconds": self.last_token,
-        })
-    }
-}
-
-/// A question about a square picture, with a prompt of about 1,130 tokens.
-fn picture(model: &mut SmolVlm, args: &BenchArgs) -> Result<Answer> {
-    answer(model, args, "picture", 17, 60)
-}
-
-/// A question about a clip whose every frame has a line of text before it.
-fn video(model: &mut SmolVlm, args: &BenchArgs) -> Result<Answer> {
-    answer(model, args, "video", args.frames, 60 + 14 * args.frames)
-}
-
-fn answer(model: &mut SmolVlm, args: &BenchArgs, what: &'static str, tiles: usize, text: usize) -> Result<Answer> {
-    let values = model.pixel_table();
-    let size = model.config().vision.image_size;
-    let pixels: Vec<Vec<u8>> = (0..tiles).map(|i| noise(size * size * 3, i as u64)).collect();
-    let pixels: Vec<&[u8]> = pixels.iter().map(Vec::as_slice).collect();
-    let image_token = model.config().image_token_id;
-    let image_tokens = tiles * model.config().tokens_per_tile();
-    let mut firsts = Vec::new();
-    let times = Times::measure(args.repeat.min(2), || {
-        let started = Instant::now();
-        let mut features = Vec::new();
-        for tiles in pixels.chunks(model.engine().tiles_at_a_time()) {
-            features.extend(model.engine().encode(tiles, &values)?);
-        }
-        let ids = [vec![image_token; image_tokens], words(model, text)].concat();
-        let encoded = started.elapsed().as_secs_f64();
-        let options = exactly(args.decode_tokens.max(1));
-        let (first, rest) = generate(model.engine(), Request { ids, features, options, logits: Logits::None })?;
-        firsts.push(encoded + first);
-        Ok(encoded + first + rest)
-    })?;
-    // The first run is not measured.
-    firsts.remove(0);
-    firsts.sort_by(f64::total_cmp);
-    let (first_token, last_token) = (firsts[firsts.len() / 2], times.median());
-    Ok(Answer { what, tiles, new_tokens: args.decode_tokens.max(1), first_token, last_token })
 }
 
 /// Seconds of the prompt and of the tokens after the first.
