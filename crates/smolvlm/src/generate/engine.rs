@@ -240,8 +240,8 @@ impl<B: Backend> Generator<B> {
     /// What the running sequences make of their logits.
     fn settle(&mut self, logits: &B::Tensor, outputs: &mut Vec<StepOutput>) {
         let (backend, StepWork { shares, numbers, largest, .. }) = (&self.backend, &mut self.work);
-        let sequences = self.running.iter_mut().zip(shares.iter());
-        if sequences.into_iter().any(|(sequence, share)| share.logit_rows > 0 && sequence.needs_no_logits()) {
+        let mut sequences = self.running.iter().zip(shares.iter());
+        if sequences.any(|(sequence, share)| share.logit_rows > 0 && sequence.needs_no_logits()) {
             backend.largest_into(logits, largest);
         }
         let mut first = 0;
