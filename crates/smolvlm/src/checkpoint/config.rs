@@ -217,7 +217,7 @@ fn text_config(top: &Fields<'_>, problems: &Problems) -> TextConfig {
 }
 
 /// The rotary base: beside the other fields (`rope_theta`, written by transformers 4) or inside `rope_parameters`
-/// (written by 5). Scaled rotations, of either spelling, are not implemented.
+/// (written by 5). Scaled rotations, of either spelling, are refused: no published model has them.
 fn rope_theta(text: &Fields<'_>, problems: &Problems) -> f32 {
     const LIMITS: std::ops::RangeInclusive<f64> = 1.0..=1e12;
     let outer = text.optional_number("rope_theta", LIMITS);
