@@ -3,6 +3,7 @@
 use std::fmt;
 use std::ops::Range;
 
+use crate::choose::{Draw, drawn};
 use crate::packed::PackedMatrix;
 use crate::view::{Format, MatrixView};
 
@@ -61,6 +62,15 @@ pub trait Backend: Send + Sync + Sized + 'static {
 
     /// Replaces `choices` by the place of the largest number of each row of logits, the first of equals.
     fn largest_into(&self, x: &Self::Tensor, choices: &mut Vec<u32>);
+    /// Replaces `choices` by a random token for each draw from rows of logits.
+    fn draw_into(&self, x: &Self::Tensor, draws: &[Draw], choices: &mut Vec<u32>) {
+        let mut logits = Vec::new();
+        choices.clear();
+        for Draw { row, rules, uniform } in draws {
+            self.download_rows(x, *row..*row + 1, &mut logits);
+            choices.push(drawn(&logits, rules, *uniform));
+        }
+    }
     /// What failed since this was last asked, outside of steps: packing, copying.
     ///
     /// # Errors

@@ -22,7 +22,7 @@ pub use backend::{
     Activation, Appetite, Backend, BackendError, CacheShape, Ceilings, DecoderLayer, DecoderWeights, FeatureRow,
     LinearArgs, Norm, PAGE_TOKENS, PatchArgs, RopeTable, Segment, TileBatch, TokenBatch,
 };
-pub use choose::largest;
+pub use choose::{Draw, DrawRules, candidates, drawn, largest};
 pub use cpu::CpuBackend;
 pub use cuda::CudaBackend;
 pub use reference::ReferenceBackend;

@@ -185,6 +185,15 @@ impl Device {
         self.check(what, unsafe { stream::synchronize(self.stream) });
     }
 
+    /// Whether everything that was started has ended; none after a failure.
+    pub(super) fn has_ended(&self, what: &str) -> Option<bool> {
+        // Safety: the stream lives as long as `self`.
+        match unsafe { sys::cuStreamQuery(self.stream) } {
+            sys::CUresult::CUDA_ERROR_NOT_READY => Some(false),
+            result => self.check(what, result.result()).map(|()| true),
+        }
+    }
+
     /// Keeps a failure until `take_failure`; whether there was none.
     pub(super) fn check<T>(&self, what: &str, result: std::result::Result<T, DriverError>) -> Option<T> {
         match result {

@@ -34,6 +34,8 @@ unsafe impl Sync for Loaded {}
 pub(super) enum Module {
     /// Operations on rows.
     Rows,
+    /// Random tokens.
+    Draw,
     /// Products of a handful of rows.
     FewRows,
     /// Products of tens to hundreds of rows.
@@ -45,11 +47,13 @@ pub(super) enum Module {
 }
 
 impl Module {
-    const ALL: [Self; 5] = [Self::Rows, Self::FewRows, Self::SomeRows, Self::Attention, Self::FastAttention];
+    const ALL: [Self; 6] =
+        [Self::Rows, Self::Draw, Self::FewRows, Self::SomeRows, Self::Attention, Self::FastAttention];
 
     fn source(self) -> Source {
         match self {
             Self::Rows => Source { name: "rows", files: &[include_str!("kernels/rows.cu")] },
+            Self::Draw => Source { name: "draw", files: &[include_str!("kernels/draw.cu")] },
             Self::FewRows => Source {
                 name: "few_rows",
                 files: &[include_str!("kernels/product.cuh"), include_str!("kernels/few_rows.cu")],

@@ -1,6 +1,7 @@
 //! Device memory: blocks that are allocated one by one, ranges that grow in place, and the arena of a step.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cudarc::driver::result;
@@ -258,7 +259,7 @@ impl Drop for Block {
     }
 }
 
-/// Host memory that the device reads by itself.
+/// Host memory that the device reads and writes by itself.
 pub(super) struct Pinned {
     device: Arc<Device>,
     pointer: *mut u8,
@@ -276,9 +277,21 @@ impl Pinned {
         // Safety: freed in `drop`, zeroed before anything reads it.
         let pointer = device.check("allocating host memory", unsafe { result::malloc_host(bytes.max(1), 0) });
         let bytes = if pointer.is_some() { bytes } else { 0 };
-        let pointer = pointer.map_or(std::ptr::NonNull::dangling().as_ptr(), |pointer| pointer.cast::<u8>());
+        let pointer =
+            pointer.map_or(std::ptr::NonNull::<AtomicU64>::dangling().as_ptr().cast(), |pointer| pointer.cast::<u8>());
         unsafe { std::ptr::write_bytes(pointer, 0, bytes) };
         Self { device: device.clone(), pointer, bytes }
+    }
+
+    /// Where the device finds it.
+    pub(super) fn pointer(&self) -> CUdeviceptr {
+        self.pointer as CUdeviceptr
+    }
+
+    /// The same as words that the device may write meanwhile.
+    pub(super) fn words(&self) -> &[AtomicU64] {
+        // Safety: `pointer` owns that many initialised bytes, on a boundary of more than a word.
+        unsafe { std::slice::from_raw_parts(self.pointer.cast(), self.bytes / size_of::<u64>()) }
     }
 
     pub(super) fn bytes(&self) -> &[u8] {

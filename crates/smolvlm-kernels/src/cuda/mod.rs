@@ -8,6 +8,7 @@ mod cache;
 mod compile;
 mod decode;
 mod device;
+mod draw;
 mod event;
 mod launch;
 mod linear;
@@ -24,6 +25,7 @@ mod tiles;
 
 use std::ops::Range;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 pub use cache::Cache;
@@ -36,6 +38,7 @@ use crate::backend::{
     Appetite, Backend, BackendError, CacheShape, Ceilings, DecoderWeights, LinearArgs, Norm, PatchArgs, RopeTable,
     TileBatch, TokenBatch,
 };
+use crate::choose::Draw;
 use crate::packed::PackedMatrix;
 use crate::view::{Format, MatrixView};
 use compile::Compiler;
@@ -54,6 +57,8 @@ const STEP_MEMORY: u64 = 1 << 30;
 
 /// Computes on an NVIDIA GPU.
 pub struct CudaBackend {
+    /// Steps so far that were not a decoder's.
+    steps: AtomicU64,
     recordings: Mutex<Recordings>,
     arena: Arc<Arena>,
     matmul: Matmul,
@@ -74,7 +79,7 @@ impl CudaBackend {
         let matmul = Matmul::new(&device)?;
         let arena = Arena::new(&device);
         device.take_failure()?;
-        Ok(Self { recordings: Mutex::default(), arena, matmul, kernels, compiler, device })
+        Ok(Self { steps: AtomicU64::new(0), recordings: Mutex::default(), arena, matmul, kernels, compiler, device })
     }
 
     /// The GPU.
@@ -82,10 +87,20 @@ impl CudaBackend {
         &self.device.info
     }
 
+    fn begin_step(&self, plan: &Plan) {
+        self.device.bind();
+        self.steps.fetch_add(1, Ordering::Relaxed);
+        plan.upload();
+    }
+
+    fn steps(&self) -> u64 {
+        self.steps.load(Ordering::Relaxed)
+    }
+
     /// Uninitialised activations of a step.
     fn tensor(&self, rows: usize, width: usize, element: Element) -> Tensor {
         let memory = Memory::Step(self.arena.take(rows * width * element.bytes()));
-        Tensor { rows, width, element, memory, largest: None }
+        Tensor { rows, width, element, memory, choice: None }
     }
 
     /// Whether this is the generation whose own matrix instructions the fastest kernels use.
@@ -154,7 +169,7 @@ impl Backend for CudaBackend {
             width,
             element: Element::F32,
             memory: Memory::Own(Buffer::of(&self.device, values)),
-            largest: None,
+            choice: None,
         }
     }
 
@@ -175,12 +190,18 @@ impl Backend for CudaBackend {
     }
 
     fn largest_into(&self, x: &Tensor, choices: &mut Vec<u32>) {
-        if let Some(pointer) = x.largest {
+        if let Some(choice) = &x.choice {
             choices.clear();
-            choices.extend(decode::read_largest(&self.device, pointer).or(Some(0)));
+            choices.push(choice.wait(self.steps()));
             return;
         }
         let bytes = self.download_bytes(&rows::largest(self, x), 0..x.rows);
+        choices.clear();
+        choices.extend(bytes.as_chunks::<4>().0.iter().map(|bytes| u32::from_le_bytes(*bytes)));
+    }
+
+    fn draw_into(&self, x: &Tensor, draws: &[Draw], choices: &mut Vec<u32>) {
+        let bytes = self.download_bytes(&draw::draw(self, x, draws), 0..draws.len());
         choices.clear();
         choices.extend(bytes.as_chunks::<4>().0.iter().map(|bytes| u32::from_le_bytes(*bytes)));
     }
@@ -229,7 +250,7 @@ impl Backend for CudaBackend {
     }
 
     fn step(&self, plan: &Plan, body: impl FnOnce() -> Tensor + Send) -> Result<Tensor, BackendError> {
-        self.device.bind();
+        self.begin_step(plan);
         plan.set_rows(plan.tokens());
         let result = body();
         self.device.take_failure().map(|()| result)
@@ -239,7 +260,7 @@ impl Backend for CudaBackend {
         if !plan.is_decoding() || !self.arena.is_empty() {
             return self.step(plan, body);
         }
-        self.device.bind();
+        self.begin_step(plan);
         let wanted = plan.rows();
         let key = Key {
             rows: recorded_rows(wanted),
@@ -274,8 +295,7 @@ impl Backend for CudaBackend {
         if plan.tokens() != 1 || !plan.is_decoding() {
             return None;
         }
-        self.device.bind();
-        let logits = decoder.run(&self.device, &self.arena, plan, cache);
+        let logits = decoder.run(plan, cache, self.steps());
         Some(self.device.take_failure().map(|()| logits))
     }
 

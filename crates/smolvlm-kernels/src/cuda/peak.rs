@@ -38,7 +38,7 @@ impl CudaBackend {
         let matrix = || Weight::stacked(&self.device, &[MatrixView::new(SIDE, SIDE, Elements::F32(&numbers))], format);
         let (weight, x) = (matrix(), matrix());
         let element = weight.element;
-        let tensor = |data| Tensor { rows: SIDE, width: SIDE, element, memory: Memory::Own(data), largest: None };
+        let tensor = |data| Tensor { rows: SIDE, width: SIDE, element, memory: Memory::Own(data), choice: None };
         let (x, out) = (tensor(x.data), tensor(Buffer::new(&self.device, SIDE * SIDE * element.bytes())));
         let product = Product { x: &x, weight: &weight, out: &out, residual: None, bias: None, gelu: false };
         self.time(|| self.matmul.product(&product))

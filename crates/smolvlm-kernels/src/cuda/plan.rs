@@ -26,6 +26,8 @@ pub struct Plan {
     pub(super) batch: TokenBatch,
     /// How many rows the step computes: those of the batch, or more when it is recorded.
     rows: AtomicUsize,
+    /// Numbers that the device does not have yet.
+    staged: AtomicUsize,
     /// Of few rows, and of many.
     regions: [Region; 2],
     /// Which of them is in use.
@@ -117,6 +119,7 @@ impl Plan {
             device: device.clone(),
             batch: TokenBatch::default(),
             rows: AtomicUsize::new(0),
+            staged: AtomicUsize::new(0),
             regions: [MOST_RECORDED_ROWS, 0].map(|rows| Region::new(device, rows, rows)),
             region: 0,
             id: next_id(),
@@ -139,12 +142,13 @@ impl Plan {
         }
         self.regions[self.region].copied.synchronise("copying a step's inputs");
         self.stage_rows();
-        if self.is_decoding() {
-            self.upload(self.regions[self.region].offset(Array::Pages) + batch.pages.len() + 1);
+        let words = if self.is_decoding() {
+            self.regions[self.region].offset(Array::Pages) + batch.pages.len() + 1
         } else {
             self.stage_segments();
-            self.upload(self.regions[self.region].offset(Array::Work) + 2 * self.work_items);
-        }
+            self.regions[self.region].offset(Array::Work) + 2 * self.work_items
+        };
+        self.staged = AtomicUsize::new(words);
     }
 
     /// What every step needs.
@@ -192,8 +196,12 @@ impl Plan {
         self.work_items = work.len();
     }
 
-    /// Copies the first `words` numbers to the device.
-    fn upload(&self, words: usize) {
+    /// Copies what was staged to the device, once: a decoder needs none of it.
+    pub(super) fn upload(&self) {
+        let words = self.staged.swap(0, Ordering::Relaxed);
+        if words == 0 {
+            return;
+        }
         let Region { staging, memory, copied, .. } = &self.regions[self.region];
         let Some(bytes) = staging.bytes().get(..words * 4) else { return };
         self.device.bind();
@@ -237,8 +245,9 @@ impl Plan {
             && self.batch.features.is_empty()
     }
 
-    /// Where an array lies on the device.
+    /// Where an array lies on the device, which has it when this returns.
     pub(super) fn array(&self, array: Array) -> CUdeviceptr {
+        self.upload();
         let region = &self.regions[self.region];
         region.memory.pointer() + 4 * region.offset(array) as u64
     }

@@ -84,7 +84,7 @@ impl Recording {
         self.device.check("replaying a step", unsafe { graph::launch(self.graph, self.device.stream) });
         assert!(rows <= self.rows, "rows of a recorded step");
         let memory = Memory::Step(arena.take_again(self.result));
-        Tensor { rows, width: self.width, element: self.element, memory, largest: None }
+        Tensor { rows, width: self.width, element: self.element, memory, choice: None }
     }
 }
 

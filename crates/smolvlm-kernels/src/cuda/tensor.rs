@@ -5,6 +5,7 @@ use std::sync::Arc;
 use cudarc::driver::sys::CUdeviceptr;
 use half::bf16;
 
+use super::decode::Choice;
 use super::device::Device;
 use super::memory::{Block, Buffer};
 use crate::packed::{Arrangement, PackedMatrix, unpack};
@@ -47,20 +48,20 @@ impl Element {
 }
 
 /// Activations `[rows, width]`.
-///
 pub struct Tensor {
     pub(super) rows: usize,
     pub(super) width: usize,
     pub(super) element: Element,
     pub(super) memory: Memory,
-    /// Of logits: where the place of the largest is already known, after a word that is not zero if something went wrong.
-    pub(super) largest: Option<CUdeviceptr>,
+    /// Of logits whose largest is found with them.
+    pub(super) choice: Option<Choice>,
 }
 
 /// What keeps a tensor's numbers alive.
 pub(super) enum Memory {
     Step(Block),
     Own(Buffer),
+    Shared(Arc<Buffer>),
 }
 
 impl Tensor {
@@ -68,6 +69,7 @@ impl Tensor {
         match &self.memory {
             Memory::Step(block) => block.pointer(),
             Memory::Own(buffer) => buffer.pointer(),
+            Memory::Shared(buffer) => buffer.pointer(),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use smolvlm_kernels::{Backend, CacheShape, Ceilings, Format, PAGE_TOKENS, TileBatch, TokenBatch};
+use smolvlm_kernels::{Backend, CacheShape, Ceilings, Draw, Format, PAGE_TOKENS, TileBatch, TokenBatch};
 
 use super::options::{FinishReason, GenerateOptions};
 use super::pages::{PagePool, pages_for};
@@ -143,6 +143,9 @@ struct StepWork {
     numbers: Vec<f32>,
     /// Where the largest of each row of logits is.
     largest: Vec<u32>,
+    /// What is to be drawn, and what was.
+    draws: Vec<Draw>,
+    drawn: Vec<u32>,
 }
 
 /// A sequence's part of a step.
@@ -150,6 +153,18 @@ struct StepWork {
 struct Share {
     tokens: usize,
     logit_rows: usize,
+    choice: Choice,
+}
+
+/// Where a sequence's next token is chosen.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Choice {
+    /// By its sampler, which needs the logits.
+    OnTheHost,
+    /// Where the logits are: the largest.
+    Largest,
+    /// Where the logits are: by a draw.
+    Drawn,
 }
 
 impl<B: Backend> Generator<B> {
@@ -233,30 +248,53 @@ impl<B: Backend> Generator<B> {
                 usize::from(tokens > 0 && tokens == sequence.pending())
             };
             batch.outputs.extend((first + tokens - logit_rows..first + tokens).map(|row| row as u32));
-            shares.push(Share { tokens, logit_rows });
+            shares.push(Share { tokens, logit_rows, choice: Choice::OnTheHost });
         }
     }
 
     /// What the running sequences make of their logits.
     fn settle(&mut self, logits: &B::Tensor, outputs: &mut Vec<StepOutput>) {
-        let (backend, StepWork { shares, numbers, largest, .. }) = (&self.backend, &mut self.work);
-        let mut sequences = self.running.iter().zip(shares.iter());
-        if sequences.any(|(sequence, share)| share.logit_rows > 0 && sequence.needs_no_logits()) {
-            backend.largest_into(logits, largest);
-        }
-        let mut first = 0;
+        self.choose_on_the_machine(logits);
+        let (backend, StepWork { shares, numbers, largest, drawn, .. }) = (&self.backend, &mut self.work);
+        let (mut first, mut drawn) = (0, drawn.iter());
         for (sequence, share) in self.running.iter_mut().zip(shares.iter()) {
             let rows = first..first + share.logit_rows;
             first = rows.end;
-            let chosen = if rows.is_empty() {
-                Chosen::Nothing
-            } else if sequence.needs_no_logits() {
-                Chosen::Largest(largest[rows.end - 1])
-            } else {
-                backend.download_rows(logits, rows, numbers);
-                Chosen::Logits(numbers)
+            let chosen = match share.choice {
+                _ if rows.is_empty() => Chosen::Nothing,
+                Choice::Largest => Chosen::Token(largest[rows.end - 1]),
+                Choice::Drawn => Chosen::Token(drawn.next().copied().unwrap_or_default()),
+                Choice::OnTheHost => {
+                    backend.download_rows(logits, rows, numbers);
+                    Chosen::Logits(numbers)
+                }
             };
             outputs.push(sequence.settle(share.tokens, &chosen, self.model.config().text.vocab));
+        }
+    }
+
+    /// Chooses the tokens of the sequences that need nothing but a token of their logits.
+    fn choose_on_the_machine(&mut self, logits: &B::Tensor) {
+        let StepWork { shares, draws, largest, drawn, .. } = &mut self.work;
+        draws.clear();
+        let (mut first, mut any_largest) = (0, false);
+        for (sequence, share) in self.running.iter_mut().zip(shares.iter_mut()) {
+            first += share.logit_rows;
+            if share.logit_rows == 0 || !sequence.needs_no_logits() {
+                continue;
+            }
+            if sequence.sampler.takes_the_largest() {
+                (share.choice, any_largest) = (Choice::Largest, true);
+            } else if let Some((rules, uniform)) = sequence.sampler.draws() {
+                share.choice = Choice::Drawn;
+                draws.push(Draw { row: first - 1, rules, uniform });
+            }
+        }
+        if any_largest {
+            self.backend.largest_into(logits, largest);
+        }
+        if !draws.is_empty() {
+            self.backend.draw_into(logits, draws, drawn);
         }
     }
 

@@ -1,5 +1,7 @@
 //! How to choose tokens and when to stop.
 
+use smolvlm_kernels::DrawRules;
+
 use crate::{Error, Result};
 
 /// New tokens when neither the caller nor the checkpoint says how many, as in the reference
@@ -38,6 +40,14 @@ pub struct Sampling {
     pub min_p: f32,
     /// Equal seeds, prompts and options give equal replies, alone or in a batch.
     pub seed: u64,
+}
+
+impl Sampling {
+    /// The rules without the seed.
+    pub(super) fn rules(&self) -> DrawRules {
+        let Self { temperature, top_k, top_p, min_p, .. } = *self;
+        DrawRules { temperature, top_k, top_p, min_p }
+    }
 }
 
 impl Default for Sampling {

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use smolvlm_kernels::largest;
+use smolvlm_kernels::{DrawRules, drawn, largest};
 
 use super::options::{GenerateOptions, Sampling};
 
@@ -53,6 +53,12 @@ impl Sampler {
         self.penalty == 1.0 && self.sampling.is_none() && self.logprobs.is_none()
     }
 
+    /// Whether a draw by its rules is all it asks of a row of logits; then they, and the number that draws.
+    pub(super) fn draws(&mut self) -> Option<(DrawRules, f64)> {
+        let rules = self.sampling.as_ref().filter(|_| self.penalty == 1.0 && self.logprobs.is_none())?.rules();
+        Some((rules, self.rng.random()))
+    }
+
     /// Chooses a token and, if asked for, its log-probability.
     pub(super) fn choose(&mut self, logits: &[f32]) -> (u32, Option<TokenLogprob>) {
         let id = if self.penalty == 1.0 && self.sampling.is_none() {
@@ -64,7 +70,7 @@ impl Sampler {
             }
             let id = match &self.sampling {
                 None => largest(&scores),
-                Some(sampling) => draw(&candidates(scores, sampling), self.rng.random()),
+                Some(sampling) => drawn(&scores, &sampling.rules(), self.rng.random()),
             };
             if self.penalty != 1.0 {
                 self.seen.insert(id);
@@ -82,74 +88,6 @@ fn penalize(scores: &mut [f32], seen: &HashSet<u32>, penalty: f32) {
             *score = if *score < 0.0 { *score * penalty } else { *score / penalty };
         }
     }
-}
-
-/// The tokens that survive the rules with their probabilities, likeliest first; equal ones by id.
-pub(super) fn candidates(scores: Vec<f32>, sampling: &Sampling) -> Vec<(u32, f32)> {
-    let scores = scores.into_iter().map(|score| score / sampling.temperature);
-    let mut kept: Vec<(u32, f32)> = (0..).zip(scores).collect();
-    keep_top_k(&mut kept, sampling.top_k);
-    kept.sort_unstable_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
-    keep_top_p(&mut kept, sampling.top_p);
-    keep_min_p(&mut kept, sampling.min_p);
-    softmax(&kept)
-}
-
-/// `TopKLogitsWarper`: scores below the k-th largest go.
-fn keep_top_k(kept: &mut Vec<(u32, f32)>, k: usize) {
-    if k == 0 || k >= kept.len() {
-        return;
-    }
-    let (_, threshold, _) = kept.select_nth_unstable_by(k - 1, |a, b| b.1.total_cmp(&a.1));
-    let threshold = threshold.1;
-    kept.retain(|(_, score)| *score >= threshold);
-}
-
-/// `TopPLogitsWarper`: walking up from the unlikeliest, tokens go while their sum is at most 1 − p; one always stays.
-fn keep_top_p(kept: &mut Vec<(u32, f32)>, p: f32) {
-    if p >= 1.0 {
-        return;
-    }
-    let mut sum = 0.0;
-    let probabilities = softmax(kept);
-    let gone = probabilities.iter().rev().take_while(|(_, probability)| {
-        sum += probability;
-        sum <= 1.0 - p
-    });
-    let gone = gone.count().min(kept.len() - 1);
-    kept.truncate(kept.len() - gone);
-}
-
-/// `MinPLogitsWarper`: tokens less than `min_p` times as likely as the likeliest go.
-fn keep_min_p(kept: &mut Vec<(u32, f32)>, min_p: f32) {
-    if min_p <= 0.0 {
-        return;
-    }
-    let probabilities = softmax(kept);
-    let threshold = min_p * probabilities[0].1;
-    let stay = probabilities.iter().take_while(|(_, probability)| *probability >= threshold).count();
-    kept.truncate(stay.max(1));
-}
-
-/// Probabilities of scores that come largest first.
-fn softmax(scores: &[(u32, f32)]) -> Vec<(u32, f32)> {
-    let max = scores[0].1;
-    let weights: Vec<f32> = scores.iter().map(|(_, score)| (score - max).exp()).collect();
-    // Summed from the smallest, so that a long tail is not lost.
-    let total: f32 = weights.iter().rev().sum();
-    scores.iter().zip(weights).map(|((id, _), weight)| (*id, weight / total)).collect()
-}
-
-/// The token at which the running sum of probabilities passes `uniform` (in [0, 1)).
-fn draw(probabilities: &[(u32, f32)], uniform: f64) -> u32 {
-    let mut sum = 0.0;
-    for (id, probability) in probabilities {
-        sum += f64::from(*probability);
-        if uniform < sum {
-            return *id;
-        }
-    }
-    probabilities[probabilities.len() - 1].0
 }
 
 fn logprob_of(logits: &[f32], id: u32, count: usize) -> TokenLogprob {
@@ -170,6 +108,8 @@ fn logprob_of(logits: &[f32], id: u32, count: usize) -> TokenLogprob {
 
 #[cfg(test)]
 mod tests {
+    use smolvlm_kernels::candidates;
+
     use super::*;
 
     fn sampler(options: &GenerateOptions) -> Sampler {
@@ -209,7 +149,8 @@ mod tests {
         let draws = 20_000;
         let mut counts = [0.0; 3];
         (0..draws).for_each(|_| counts[sampler.choose(&logits).0 as usize] += 1.0 / f64::from(draws));
-        for (count, (_, probability)) in counts.iter().rev().zip(softmax(&[(2, 2.0), (1, 1.0), (0, 0.0)])) {
+        for (id, probability) in candidates(&logits, &Sampling::default().rules()) {
+            let count = counts[id as usize];
             // Three standard deviations of a frequency over 20,000 draws are at most 0.011.
             assert!((count - f64::from(probability)).abs() < 0.011, "{counts:?}");
         }
@@ -256,7 +197,7 @@ mod tests {
                 let seen = ids[row * 12..][..12].iter().copied().collect();
                 penalize(&mut scores, &seen, number("repetition_penalty", 1.0));
                 let mut found = vec![0.0; 64];
-                candidates(scores, &sampling).iter().for_each(|(id, p)| found[*id as usize] = *p);
+                candidates(&scores, &sampling.rules()).iter().for_each(|(id, p)| found[*id as usize] = *p);
                 for (found, expected) in found.iter().zip(&expected[row * 64..][..64]) {
                     // Softmax in f32, summed in another order.
                     assert!((found - expected).abs() < 1e-6, "{given}, row {row}: {found} for {expected}");

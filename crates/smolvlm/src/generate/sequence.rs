@@ -11,8 +11,8 @@ use super::{Logits, Request, SequenceId, StepOutput};
 pub(super) enum Chosen<'a> {
     /// No logits.
     Nothing,
-    /// Where the largest of its last logits is.
-    Largest(u32),
+    /// Its next token.
+    Token(u32),
     /// Its logits, `[rows, vocab]`.
     Logits(&'a [f32]),
 }
@@ -106,9 +106,9 @@ impl<B: Backend> Sequence<B> {
         (first..last).map(|i| FeatureRow { row: place(i), source, index: i as u32 }).collect()
     }
 
-    /// Whether it is enough to know where the largest of a step's last logits is.
+    /// Whether nobody wants to see a step's logits.
     pub(super) fn needs_no_logits(&self) -> bool {
-        self.sampler.takes_the_largest() && (self.logits == Logits::None || !self.in_prompt())
+        self.logits == Logits::None || !self.in_prompt()
     }
 
     /// What it makes of a step that computed `count` of its tokens.
@@ -124,7 +124,7 @@ impl<B: Backend> Sequence<B> {
         if complete && count > 0 {
             let (id, logprob) = match chosen {
                 Chosen::Logits(logits) => self.sampler.choose(&logits[logits.len() - vocab..]),
-                Chosen::Largest(id) => (*id, None),
+                Chosen::Token(id) => (*id, None),
                 Chosen::Nothing => return output,
             };
             output.token = Some(id);

@@ -57,7 +57,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) decode_step(const __gri
         feed_all(step, place, block, me.lane);
         return;
     }
-    const u32 position = *step.position;
+    const u32 position = step.position;
     for (int i = threadIdx.x; i < HALF; i += CONSUMERS) {
         shared.cos[i] = step.cos[(u64)position * HALF + i];
         shared.sin[i] = step.sin[(u64)position * HALF + i];
@@ -73,7 +73,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) decode_step(const __gri
     const int cached = has_keys ? keys.position - keys.first * TILE : 0; // keys of the first tile that are in the cache
 
     Residual x;
-    const u32 id = *step.id;
+    const u32 id = step.follows ? scratch.token : step.id;
 #pragma unroll
     for (int i = 0; i < Qkv::ROUNDS; ++i) {
         const bf16* from = step.embedding + (u64)id * HIDDEN + Qkv::first_column(me.warp, i * 8 + me.group) + me.quad * 2;
@@ -225,6 +225,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) decode_step(const __gri
             if (threadIdx.x == 0) {
                 scratch.token = best.token;
                 scratch.sequence = tag;
+                const u32 failed = *(volatile u32*)&scratch.status != 0 ? FAILED : 0;
+                asm volatile("st.release.sys.global.u64 [%0], %1;" :: "l"(step.answer), "l"((u64)step.number << 32 | best.token | failed) : "memory");
             }
         }
     }

@@ -136,7 +136,7 @@ struct Exchange { // what blocks hand to each other in one layer
     Atom share[HEADS][MAX_SPLITS][2]; // f32, twice: log2 of the sum of exponentials of each split's scores
 };
 struct Scratch {
-    u32 sequence, status, token; // tags used up so far; not zero once a wait has failed; the likeliest token
+    u32 sequence, status, token; // tags used up so far; not zero once a wait has failed; the likeliest token, for a launch that follows
     u32 unused[29];
     Atom winner[BLOCKS][2]; // likeliest token of each block: logit, token
     Atom qkv[2][QKV_ROWS];  // f32; layers alternate
@@ -167,9 +167,12 @@ struct Step {
     bf16* cache;
     u64 page_stride, layer_stride; // in elements
     const u32* pages;
-    const u32* id;
-    const u32* position;
     float* logits;
     Scratch* scratch;
+    u64* answer; // on the host: the launch's number, and below it the likeliest token with FAILED if the launch failed
     float eps;
+    u32 position, id;
+    u32 follows; // the token is the one that the launch before chose, not `id`
+    u32 number;
 };
+constexpr u32 FAILED = 1u << 31;
