@@ -18,11 +18,10 @@ ANSWERS = {"picture": "picture-17", "video": "video-64"}
 
 def run(ours: Path, checkpoint: Path, rounds: int, with_peer: bool, out: Path) -> None:
     results = {"started": time.strftime("%Y-%m-%d %H:%M"), "samples": [], "failures": {}}
-    for _ in range(rounds):
-        turns = [our_stages, our_answers, peer, our_stages, our_answers] if with_peer else [our_stages, our_answers]
-        for turn in turns:
-            turn(ours, checkpoint, results)
-            (out / "gpu.json").write_text(json.dumps(results, indent=1))
+    turns = [our_stages, our_answers, *((peer, our_stages, our_answers) if with_peer else ())]
+    for turn in turns * rounds:
+        turn(ours, checkpoint, results)
+        (out / "gpu.json").write_text(json.dumps(results, indent=1))
 
 
 def our_stages(ours: Path, checkpoint: Path, results: dict) -> None:
@@ -56,16 +55,12 @@ def our_answers(ours: Path, checkpoint: Path, results: dict) -> None:
 
 
 def peer(_: Path, checkpoint: Path, results: dict) -> None:
-    """Eager and compiled, a process each figure group, so that memory is nobody else's."""
+    """Eager, then compiled: a process each."""
     for way in ("eager", "compiled"):
-        for group in ("vision", "text", "answers"):
-            command = [sys.executable, HERE / "transformers_peer.py", "--checkpoint", checkpoint, way, group]
-            printed, driver = start(f"{way} {group}", command, results)
-            if printed:
-                figures = json.loads(printed.splitlines()[-1])
-                if "memory" in figures:
-                    figures["driver-memory"] = driver
-                keep(way, command, figures, results)
+        command = [sys.executable, HERE / "transformers_peer.py", "--checkpoint", checkpoint, way]
+        printed, _ = start(way, command, results)
+        if printed:
+            keep(way, command, json.loads(printed.splitlines()[-1]), results)
 
 
 def keep(peer_name: str, command: list, figures: dict, results: dict) -> None:
@@ -76,7 +71,7 @@ def keep(peer_name: str, command: list, figures: dict, results: dict) -> None:
 
 def start(name: str, command: list, results: dict) -> tuple[str, float]:
     """What it printed, and the most MiB that the driver counted above what was there before."""
-    print(f"{name} …", file=sys.stderr, flush=True)
+    print(f"{time.strftime('%H:%M:%S')} {name} …", file=sys.stderr, flush=True)
     watch = Watch()
     try:
         done = subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=LIMIT)
@@ -87,7 +82,6 @@ def start(name: str, command: list, results: dict) -> tuple[str, float]:
         watch.stop()
     if done.returncode != 0:
         results["failures"][name] = done.stderr.strip()[-600:]
-        print(done.stderr[-2000:], file=sys.stderr)
         return "", 0.0
     return done.stdout, watch.most()
 

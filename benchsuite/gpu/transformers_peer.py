@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The Python reference's figures on one GPU, as one line of JSON.
 
-    python benchsuite/gpu/transformers_peer.py --checkpoint DIR eager|compiled vision|text|answers
+    python benchsuite/gpu/transformers_peer.py --checkpoint DIR eager|compiled
 
 Everything is already on the GPU in bf16 when a clock starts. A figure that fails is left out and its error reported.
 """
@@ -9,6 +9,8 @@ Everything is already on the GPU in bf16 when a clock starts. A figure that fail
 import argparse
 import json
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 
@@ -23,24 +25,34 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", required=True)
     parser.add_argument("--new-tokens", type=int, default=NEW_TOKENS)
-    parser.add_argument("way", choices=("eager", "compiled"))
-    parser.add_argument("group", choices=("vision", "text", "answers"))
+    parser.add_argument("way", choices=FIGURES)
     args = parser.parse_args()
     torch.manual_seed(1)
     torch._dynamo.config.cache_size_limit = 64
+    before = driver_memory()
     model = AutoModelForImageTextToText.from_pretrained(args.checkpoint, dtype=torch.bfloat16).eval().to(DEVICE)
     # Answers end after so many tokens, whatever they say.
     model.generation_config.eos_token_id = None
     figures: dict = {"failed": {}}
     with torch.inference_mode():
-        for name, measured in FIGURES[args.way, args.group].items():
+        for name, measured in FIGURES[args.way].items():
+            started = time.perf_counter()
             try:
                 figures[name] = measured(model, args.new_tokens)
             except Exception as error:  # noqa: BLE001  (a peer's failure is a result)
                 figures["failed"][name] = f"{type(error).__name__}: {str(error)[:300]}"
-    if args.group == "answers" and DEVICE == "cuda":
-        figures["memory"] = torch.cuda.max_memory_allocated() / 2**20
+            print(f"{name}: {figures.get(name)}, {time.perf_counter() - started:.1f} s in all", file=sys.stderr, flush=True)
+            if name == "video-64" and DEVICE == "cuda":
+                # The first figure, so that this is its memory and nobody else's.
+                figures["memory"] = torch.cuda.max_memory_allocated() / 2**20
+                figures["driver-memory"] = driver_memory() - before
     print(json.dumps(figures))
+
+
+def driver_memory() -> float:
+    """MiB of the GPU in use, by the driver's count."""
+    command = ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits", "-i", "0"]
+    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout) if DEVICE == "cuda" else 0.0
 
 
 def median_ms(work: Callable[[], object], repeat: int = 7, warm: int = 2) -> float:
@@ -157,11 +169,11 @@ def answer(model: torch.nn.Module, count: int, text: int, new_tokens: int) -> fl
 
 
 FIGURES = {
-    ("eager", "vision"): {
+    "eager": {
+        "video-64": lambda model, new: answer(model, 64, 60 + 14 * 64, new),
+        "picture-17": lambda model, new: answer(model, 17, 60, new),
         "vision-64": lambda model, _: frames_a_second(model, None),
         "vision-1": lambda model, _: vision(model, 1, None),
-    },
-    ("eager", "text"): {
         "prefill-1148": lambda model, _: prefill(model, 1148),
         "prefill-5000": lambda model, _: prefill(model, 5000),
         "decode-104": lambda model, new: decode(model, 1, 104, new),
@@ -169,19 +181,12 @@ FIGURES = {
         "decode-64x104": lambda model, new: decode(model, 64, 104, new),
         "decode-256x104": lambda model, new: decode(model, 256, 104, new),
     },
-    ("eager", "answers"): {
-        "picture-17": lambda model, new: answer(model, 17, 60, new),
-        "video-64": lambda model, new: answer(model, 64, 60 + 14 * 64, new),
-    },
-    ("compiled", "vision"): {
+    "compiled": {
         "vision-64": lambda model, _: frames_a_second(model, "default"),
         "vision-1": lambda model, _: vision(model, 1, "max-autotune"),
-    },
-    ("compiled", "text"): {
         "decode-104": lambda model, new: decode_static(model, 104, new),
         "decode-1148": lambda model, new: decode_static(model, 1148, new),
     },
-    ("compiled", "answers"): {},
 }
 
 if __name__ == "__main__":

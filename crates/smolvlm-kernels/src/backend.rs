@@ -199,6 +199,15 @@ pub struct Appetite {
 pub struct BackendError {
     /// What failed, where.
     pub message: String,
+    /// Whether less work at once, or less beside it, would have done.
+    pub out_of_memory: bool,
+}
+
+impl BackendError {
+    /// A failure that more memory would not mend.
+    pub fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), out_of_memory: false }
+    }
 }
 
 impl fmt::Display for BackendError {

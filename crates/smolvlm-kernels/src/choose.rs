@@ -80,8 +80,8 @@ fn keep_top_p(kept: &mut Vec<(u32, f32)>, p: f32) {
     let mut sum = 0.0;
     let probabilities = softmax(kept);
     let gone = probabilities.iter().rev().take_while(|(_, probability)| {
-        sum += probability;
-        sum <= 1.0 - p
+        sum += f64::from(*probability);
+        sum <= f64::from(1.0 - p)
     });
     let gone = gone.count().min(kept.len() - 1);
     kept.truncate(kept.len() - gone);
@@ -102,7 +102,7 @@ fn keep_min_p(kept: &mut Vec<(u32, f32)>, min_p: f32) {
 fn softmax(scores: &[(u32, f32)]) -> Vec<(u32, f32)> {
     let Some((_, max)) = scores.first() else { return Vec::new() };
     let weights: Vec<f32> = scores.iter().map(|(_, score)| (score - max).exp()).collect();
-    // Summed from the smallest, so that a long tail is not lost.
-    let total: f32 = weights.iter().rev().sum();
-    scores.iter().zip(weights).map(|((id, _), weight)| (*id, weight / total)).collect()
+    // A long tail is not lost.
+    let total: f64 = weights.iter().map(|weight| f64::from(*weight)).sum();
+    scores.iter().zip(weights).map(|((id, _), weight)| (*id, weight / total as f32)).collect()
 }

@@ -488,11 +488,11 @@ fn a_drawn_token_is_the_one_that_the_host_draws() {
         DrawRules { temperature: 0.3, ..off },
         DrawRules { top_k: 1, ..off },
         DrawRules { top_k: 50, ..off },
-        DrawRules { top_p: 0.73, ..off },
+        DrawRules { top_p: 0.7303, ..off },
         DrawRules { top_p: 1e-6, ..off },
         DrawRules { min_p: 0.07, ..off },
-        DrawRules { temperature: 1.7, top_k: 400, top_p: 0.9, min_p: 0.01 },
-        DrawRules { top_k: usize::MAX, top_p: 0.5, ..off },
+        DrawRules { temperature: 1.7, top_k: 400, top_p: 0.9007, min_p: 0.01 },
+        DrawRules { top_k: usize::MAX, top_p: 0.5003, ..off },
     ];
     for width in [3, 64, 1000, 49_280] {
         let rows = kinds_of_logits(&mut rng, width);

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use smolvlm_kernels::BackendError;
+
 /// What kind of failure an [`Error`] is. The command-line tool maps each kind to one exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -90,6 +92,17 @@ impl Error {
     /// The kind, for callers who decide by it.
     pub fn kind(&self) -> ErrorKind {
         self.kind
+    }
+}
+
+impl From<BackendError> for Error {
+    /// [`ErrorKind::Budget`] when a device's memory did not suffice, else [`ErrorKind::Internal`].
+    fn from(error: BackendError) -> Self {
+        if error.out_of_memory {
+            let advice = "leave the device more memory, or ask for less at once: a smaller cache (--cache-memory), fewer images or frames";
+            return Self::budget(format!("{}; {advice}", error.message));
+        }
+        Self::internal(error.message)
     }
 }
 

@@ -75,7 +75,7 @@ impl CpuBackend {
     /// When the system refuses the threads.
     pub fn with_instruction_set(threads: usize, isa: InstructionSet) -> Result<Self, BackendError> {
         let threads = Threads::new(threads)
-            .map_err(|error| BackendError { message: format!("cannot start compute threads: {error}") })?;
+            .map_err(|error| BackendError::new(format!("cannot start compute threads: {error}")))?;
         Ok(Self { threads, isa, buffers: Arc::default(), cache_bytes: second_level_cache() })
     }
 

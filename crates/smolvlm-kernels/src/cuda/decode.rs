@@ -9,7 +9,7 @@ use super::CudaBackend;
 use super::cache::Cache;
 use super::compile::{Compiler, Source};
 use super::device::{Device, Result, error};
-use super::launch::{Function, Loaded, Shape, Start};
+use super::launch::{Function, Loaded, Shape};
 use super::memory::{Buffer, Pinned};
 use super::plan::Plan;
 use super::tensor::{Element, Memory, Tensor, Vector, Weight};
@@ -196,7 +196,7 @@ impl Decoder {
             follows: 0,
             number: 0,
         };
-        let shape = Shape { shared, start: Start::Together, ..Shape::new((blocks as u32, 1, 1), threads) };
+        let shape = Shape { shared, ..Shape::new((blocks as u32, 1, 1), threads).early() };
         let run = Run {
             number: 0,
             place: Place { cache: 0, page_stride: 0, layer_stride: 0, position: 0, steps: 0 },

@@ -258,7 +258,7 @@ impl Drop for Device {
 
 /// An error of the backend's own.
 pub(super) fn error(message: impl Into<String>) -> BackendError {
-    BackendError { message: message.into() }
+    BackendError::new(message)
 }
 
 /// What the driver said about an operation.
@@ -266,5 +266,8 @@ pub(super) fn failed(what: &str, error: DriverError) -> BackendError {
     let text = |text: std::result::Result<&std::ffi::CStr, DriverError>| {
         text.map_or_else(|_| "unknown error".to_owned(), |text| text.to_string_lossy().into_owned())
     };
-    self::error(format!("CUDA: {what}: {} ({})", text(error.error_string()), text(error.error_name())))
+    BackendError {
+        message: format!("CUDA: {what}: {} ({})", text(error.error_string()), text(error.error_name())),
+        out_of_memory: error.0 == sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY,
+    }
 }

@@ -179,8 +179,6 @@ pub(super) enum Start {
     InOrder,
     /// Beside the end of the kernel before it: it waits by itself (`await_previous`).
     Early,
-    /// All at the same time, because they wait for each other.
-    Together,
 }
 
 impl Shape {
@@ -278,7 +276,6 @@ impl Device {
                 Id::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
                 Value { programmaticStreamSerializationAllowed: 1 },
             ),
-            Start::Together => (Id::CU_LAUNCH_ATTRIBUTE_COOPERATIVE, Value { cooperative: 1 }),
             Start::Early | Start::InOrder => (Id::CU_LAUNCH_ATTRIBUTE_IGNORE, Value { cooperative: 0 }),
         };
         let mut attribute = sys::CUlaunchAttribute { id, pad: [0; 4], value };

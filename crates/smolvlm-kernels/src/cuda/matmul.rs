@@ -202,5 +202,6 @@ fn data_type(element: Element) -> sys::cudaDataType_t {
 }
 
 fn failed(what: &str, failure: CublasError) -> crate::backend::BackendError {
-    error(format!("CUDA: {what}: {:?}", failure.0))
+    let out_of_memory = failure.0 == sys::cublasStatus_t::CUBLAS_STATUS_ALLOC_FAILED;
+    crate::backend::BackendError { out_of_memory, ..error(format!("CUDA: {what}: {:?}", failure.0)) }
 }

@@ -300,7 +300,7 @@ impl<B: Backend> Generator<B> {
 
     /// What failed outside of a step.
     fn check_machine(&self) -> Result<()> {
-        self.backend.failure().map_err(|error| Error::internal(error.message))
+        self.backend.failure().map_err(Error::from)
     }
 
     fn release(&mut self, sequence: Sequence<B>) {
@@ -379,9 +379,7 @@ impl<B: Backend> Engine for Generator<B> {
         self.backend.fill_tokens(&mut self.plan, &mut self.cache, &self.work.batch);
         let features: Vec<&B::Tensor> = self.running.iter().filter_map(Sequence::features).collect();
         let text = self.model.text();
-        let logits = text
-            .forward(&self.backend, &self.plan, &mut self.cache, &features)
-            .map_err(|error| Error::internal(error.message))?;
+        let logits = text.forward(&self.backend, &self.plan, &mut self.cache, &features).map_err(Error::from)?;
         drop(features);
         self.settle(&logits, outputs);
         drop(logits);

@@ -75,7 +75,7 @@ impl<B: Backend> Model<B> {
         backend.fill_tiles(plan, tiles);
         let plan = &*plan;
         let forward = || self.connector.forward(backend, &self.vision.forward(backend, plan));
-        backend.step(plan, forward).map_err(|error| Error::internal(error.message))
+        backend.step(plan, forward).map_err(Error::from)
     }
 
     /// The vision tower's output before the connector, `[tiles × patches, vision hidden]`.
@@ -85,6 +85,6 @@ impl<B: Backend> Model<B> {
     pub fn vision_hidden(&self, backend: &B, plan: &mut B::Plan, tiles: TileBatch<'_>) -> Result<B::Tensor> {
         backend.fill_tiles(plan, tiles);
         let plan = &*plan;
-        backend.step(plan, || self.vision.forward(backend, plan)).map_err(|error| Error::internal(error.message))
+        backend.step(plan, || self.vision.forward(backend, plan)).map_err(Error::from)
     }
 }

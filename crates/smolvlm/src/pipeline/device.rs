@@ -107,7 +107,7 @@ impl fmt::Display for Machine {
 }
 
 fn processor(threads: usize, instead_of_gpu: Option<String>) -> Result<Machine> {
-    let backend = CpuBackend::new(threads).map_err(|error| Error::internal(error.message))?;
+    let backend = CpuBackend::new(threads).map_err(Error::from)?;
     Ok(Machine::Cpu { backend, instead_of_gpu })
 }
 
@@ -127,7 +127,7 @@ fn kernel_folder() -> Option<PathBuf> {
 /// # Errors
 /// [`Internal`](crate::ErrorKind::Internal) when the driver is there and does not work.
 pub fn gpus() -> Result<(Vec<Gpu>, Vec<GpuLibrary>)> {
-    let devices = cuda::devices().map_err(|error| Error::internal(error.message))?;
+    let devices = cuda::devices().map_err(Error::from)?;
     Ok((devices, cuda::libraries().to_vec()))
 }
 

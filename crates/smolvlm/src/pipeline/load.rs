@@ -119,7 +119,7 @@ impl LoadOptions {
         let weights = memory_estimate(checkpoint.config(), dtype.format()).weights;
         check_memory("the weights", weights, backend.memory_left().or_else(available_bytes))?;
         let network = Model::load(&backend, checkpoint, dtype.format(), self.compat)?;
-        backend.failure().map_err(|error| Error::internal(error.message))?;
+        backend.failure().map_err(Error::from)?;
         let maps_weights = checkpoint.packed_as().is_some() && backend.memory_left().is_none();
         let cache = if maps_weights { self.cache.beside(weights) } else { self.cache };
         let generator = Generator::new(backend, network, checkpoint.generation().eos_ids.clone(), cache);

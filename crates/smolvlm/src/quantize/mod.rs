@@ -94,7 +94,7 @@ pub fn quantize(
     let plan = Plan::new(source.config(), options.dtype.format());
     let volumes = Volume::all(&plan, options.file_bytes);
     let mut writer = Writer {
-        backend: CpuBackend::new(options.threads).map_err(|error| Error::internal(error.message))?,
+        backend: CpuBackend::new(options.threads).map_err(Error::from)?,
         source,
         description: Description { dtype: options.dtype.format(), tied_head: source.head_is_tied() },
         progress: QuantizeProgress { done: 0, total: plan.bytes() },

@@ -38,6 +38,7 @@ DEVICE void feed_all(const Step& step, Place place, int block, int lane) {
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, 1) decode_step(const __grid_constant__ Step step) {
+    let_next_start();
     extern __shared__ __align__(128) unsigned char shared_memory[];
     Shared& shared = *(Shared*)shared_memory;
     const int block = blockIdx.x;
@@ -53,7 +54,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) decode_step(const __gri
         fence_async_proxy();
     }
     __syncthreads();
-    if (me.warp == WARPS) {
+    if (me.warp == WARPS) { // weights are there, whatever the launch before is still doing
         feed_all(step, place, block, me.lane);
         return;
     }
@@ -63,6 +64,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) decode_step(const __gri
         shared.sin[i] = step.sin[(u64)position * HALF + i];
     }
     rendezvous(BARRIER_ALL, WARPS, me.warp);
+    await_previous();
 
     Scratch& scratch = *step.scratch;
     Waiting waiting = {PATIENCE, &scratch.status};

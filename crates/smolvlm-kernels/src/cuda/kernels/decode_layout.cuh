@@ -14,7 +14,9 @@
 //
 // Stages of a layer: q, k, v; attention; output projection; gate and up; down. Every block keeps the residual stream in f32 registers and adds to it what the blocks publish, always in the same order.
 //
-// Why the launch ends: all blocks are resident at once (one a multiprocessor; launch cooperatively, or with at most as many blocks as are resident). A wait is for words which other blocks
+// A launch may start beside the end of the one before it: a multiprocessor that is through fetches the first weights of the next token while others finish this one.
+//
+// Why the launch ends: all blocks are resident at once (one a multiprocessor, as many as there are; what runs before ends by itself). A wait is for words which other blocks
 // publish after waits for earlier stages only, so there is no cycle. Should that be broken (scratch memory overwritten, blocks missing), every poll is counted, and after PATIENCE fruitless
 // polls a warp reports through the status word and waits no more: the launch still ends, its results void.
 //

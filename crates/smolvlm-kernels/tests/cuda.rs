@@ -1,6 +1,7 @@
-//! A backend's way to decode one token at once, against the same model composed of the seam's operations.
+//! What only a GPU's backend has: a way to decode one token at once, held to the same model composed of the seam's operations, and memory
+//! of its own that can run out.
 //!
-//! Only a GPU has such a way; `SMOLVLM_TEST_CUDA` asks for it.
+//! `SMOLVLM_TEST_CUDA` asks for the first GPU.
 
 #![allow(clippy::print_stdout, reason = "a test says what it did not check")]
 
@@ -288,4 +289,19 @@ fn launches_that_run_ahead_change_nothing() {
     let other = both.continuation(&second, &pages, 150);
     assert_ne!(other, expected);
     assert_eq!(both.continuation(&first, &pages, 150), expected);
+}
+
+#[test]
+fn memory_that_runs_out_is_an_error_that_says_so_and_work_goes_on() {
+    let Some(backend) = gpu() else { return };
+    // 16 MiB a page.
+    let shape = CacheShape { layers: 64, kv_heads: 16, head_dim: 64, pages: 1 << 15, format: Format::Bf16 };
+    let (mut cache, mut plan) = (backend.cache(shape), backend.plan());
+    backend.fill_tokens(&mut plan, &mut cache, &batch(&[1], 0, &[(1 << 15) - 1]));
+    let error = backend.failure().expect_err("512 GiB of pages");
+    assert!(error.out_of_memory, "{error}");
+    assert!(error.message.contains("allocating"), "{error}");
+    let x = backend.upload(1, 2, &[3.0, 4.0]);
+    assert_eq!(backend.download(&x), [3.0, 4.0]);
+    backend.failure().expect("the GPU goes on");
 }
