@@ -47,7 +47,6 @@ impl Element {
 }
 
 /// Activations `[rows, width]`.
-///
 pub struct Tensor {
     pub(super) rows: usize,
     pub(super) width: usize,
@@ -59,6 +58,7 @@ pub struct Tensor {
 
 /// What keeps a tensor's numbers alive.
 pub(super) enum Memory {
+    /// Of an arena.
     Step(Block),
     Own(Buffer),
 }
