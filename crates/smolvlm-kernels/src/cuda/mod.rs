@@ -12,6 +12,7 @@ mod download;
 mod event;
 mod launch;
 mod linear;
+mod many_products;
 mod matmul;
 mod memory;
 mod peak;
