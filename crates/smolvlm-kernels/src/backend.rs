@@ -20,7 +20,7 @@ pub const PAGE_TOKENS: usize = 64;
 /// Failures of the machine surface in [`step`](Self::step).
 pub trait Backend: Send + Sync + Sized + 'static {
     /// Activations `[rows, width]`.
-    type Tensor: Send + Sync;
+    type Tensor: Send + Sync + 'static;
     /// A matrix `[outputs, inputs]` of a linear layer, packed in a storage format.
     type Weight: Send + Sync;
     /// A matrix of which single rows are read: embeddings.
@@ -59,6 +59,19 @@ pub trait Backend: Send + Sync + Sized + 'static {
     fn rows(&self, x: &Self::Tensor) -> usize;
     /// Replaces `values` by a copy of some rows of activations, in the memory that it has.
     fn download_rows(&self, x: &Self::Tensor, rows: Range<usize>, values: &mut Vec<f32>);
+
+    /// A copy of a step's result in memory that outlasts steps, for a device whose activations do not; none where a copy on the host does as
+    /// well, or when there is no room for more.
+    fn keep(&self, _x: &Self::Tensor) -> Option<Self::Tensor> {
+        None
+    }
+    /// Waits until everything that was started has ended.
+    ///
+    /// # Errors
+    /// When something failed.
+    fn wait(&self) -> Result<(), BackendError> {
+        self.failure()
+    }
 
     /// Replaces `choices` by the place of the largest number of each row of logits, the first of equals.
     fn largest_into(&self, x: &Self::Tensor, choices: &mut Vec<u32>);
@@ -188,8 +201,8 @@ pub struct Ceilings {
 pub struct Appetite {
     /// Tiles that go through the vision tower together.
     pub tiles: usize,
-    /// Tiles that it takes at once: more than that when those of one step are copied while others are computed.
-    pub queue: usize,
+    /// Tiles of the first of several groups: fewer, where the others are copied while it is computed.
+    pub first_tiles: usize,
     /// Most tokens of a step.
     pub tokens: usize,
 }

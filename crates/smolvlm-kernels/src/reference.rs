@@ -230,7 +230,7 @@ impl Backend for ReferenceBackend {
     }
 
     fn appetite(&self) -> Appetite {
-        Appetite { tiles: 1, queue: 1, tokens: 1 }
+        Appetite { tiles: 1, first_tiles: 1, tokens: 1 }
     }
 
     fn measure_ceilings(&self, _format: Format) -> Ceilings {

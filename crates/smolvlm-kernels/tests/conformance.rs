@@ -215,6 +215,61 @@ fn a_gated_layer_equals_the_reference_at_any_width() {
     }
 }
 
+/// An MLP between residuals, everything stored as the format stores it: a product, a norm and a product with an activation, a product with a
+/// residual.
+struct Mlp {
+    rows: usize,
+    x: Vec<f32>,
+    weights: [Stored; 3],
+    biases: [Vec<f32>; 3],
+    norm: [Vec<f32>; 2],
+}
+
+impl Case for Mlp {
+    fn run<B: Backend>(&self, backend: &B) -> Vec<f32> {
+        let weights = self.weights.each_ref().map(|weight| backend.pack(&[weight.view()], Format::Bf16));
+        let [before, b1, b2] = self.biases.each_ref().map(|bias| backend.vector(bias));
+        let [weight, bias] = self.norm.each_ref().map(|norm| backend.vector(norm));
+        let x = backend.upload(self.rows, self.weights[0].cols, &self.x);
+        let x = backend.linear(LinearArgs { bias: Some(&before), ..LinearArgs::new(&x, &weights[0]) });
+        let norm = Some(Norm::Layer { weight: &weight, bias: &bias, eps: 1e-6 });
+        let activation = Activation::GeluTanh;
+        let h = backend.linear(LinearArgs {
+            norm,
+            activation,
+            bias: Some(&b1),
+            for_products: true,
+            ..LinearArgs::new(&x, &weights[1])
+        });
+        let out =
+            backend.linear(LinearArgs { bias: Some(&b2), residual: Some(&x), ..LinearArgs::new(&h, &weights[2]) });
+        [backend.download(&x), backend.download(&h), backend.download(&out)].concat()
+    }
+
+    fn format(&self) -> Format {
+        Format::Bf16
+    }
+}
+
+#[test]
+fn layers_of_many_rows_equal_the_reference_whatever_tiles_they_are_cut_into() {
+    let mut rng = ChaCha8Rng::seed_from_u64(8);
+    for (rows, inputs, width, mlp) in
+        [(512, 64, 128, 256), (700, 72, 136, 264), (1301, 200, 72, 648), (3000, 24, 200, 40)]
+    {
+        let case = Mlp {
+            rows,
+            x: numbers(&mut rng, rows * inputs),
+            weights: [(width, inputs), (mlp, width), (width, mlp)]
+                .map(|(outputs, inputs)| Stored::random(&mut rng, outputs, inputs)),
+            biases: [width, mlp, width].map(|count| numbers(&mut rng, count)),
+            norm: [0, 1].map(|_| numbers(&mut rng, width)),
+        };
+        // Norms in f32 and in f64 may round to neighbouring bfloat16 numbers, and three roundings follow each other: a row or an input in the wrong place is off by the whole.
+        conforms(&format!("{rows} rows of {inputs}, {width}, {mlp}"), GPU_BF16_TOLERANCE, case);
+    }
+}
+
 struct TileAttention {
     format: Format,
     tiles: usize,
@@ -340,6 +395,7 @@ fn attention_over_pages_equals_the_reference_for_ragged_chunks() {
 }
 
 struct PatchEmbed {
+    format: Format,
     size: usize,
     patch: usize,
     width: usize,
@@ -359,7 +415,7 @@ impl Case for PatchEmbed {
         let out = backend.patch_embed(
             &plan,
             PatchArgs {
-                weight: &backend.pack(&[self.weight.view()], Format::F32),
+                weight: &backend.pack(&[self.weight.view()], self.format),
                 bias: &backend.vector(&self.bias),
                 positions: &backend.upload(side * side, self.width, &self.positions),
                 patch: self.patch,
@@ -369,17 +425,20 @@ impl Case for PatchEmbed {
     }
 
     fn format(&self) -> Format {
-        Format::F32
+        self.format
     }
 }
 
 #[test]
 fn patches_equal_the_reference_and_pixels_beyond_the_last_whole_patch_are_unused() {
     let mut rng = ChaCha8Rng::seed_from_u64(5);
-    for (size, patch, width) in [(24, 4, 48), (29, 7, 20)] {
+    // The last has patches and rows enough for a GPU's kernel for many.
+    for (size, patch, width, count) in [(24, 4, 48, 3), (29, 7, 20, 3), (128, 16, 72, 9)] {
         let side = size / patch;
-        let tiles: Vec<Vec<u8>> = (0..3).map(|_| (0..size * size * 3).map(|_| rng.random()).collect()).collect();
+        let format = if count > 3 { Format::Bf16 } else { Format::F32 };
+        let tiles: Vec<Vec<u8>> = (0..count).map(|_| (0..size * size * 3).map(|_| rng.random()).collect()).collect();
         let mut case = PatchEmbed {
+            format,
             size,
             patch,
             width,
@@ -394,7 +453,7 @@ fn patches_equal_the_reference_and_pixels_beyond_the_last_whole_patch_are_unused
             case.tiles[0][last] ^= 0xff;
             assert_eq!(case.run(&ReferenceBackend), before);
         }
-        conforms(&format!("patches of {size} / {patch}"), F32_TOLERANCE, case);
+        conforms(&format!("patches of {size} / {patch}"), tolerance(format), case);
     }
 }
 

@@ -144,7 +144,7 @@ impl Backend for CpuBackend {
     }
 
     fn appetite(&self) -> Appetite {
-        Appetite { tiles: 2, queue: 2, tokens: 512 }
+        Appetite { tiles: 2, first_tiles: 2, tokens: 512 }
     }
 
     fn measure_ceilings(&self, format: Format) -> Ceilings {

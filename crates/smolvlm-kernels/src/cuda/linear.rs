@@ -2,6 +2,7 @@
 
 use super::CudaBackend;
 use super::launch::{Argument, Module, Shape};
+use super::many_products;
 use super::matmul::Product;
 use super::small_products;
 use super::tensor::{Element, Tensor, Vector, Weight};
@@ -41,27 +42,34 @@ fn many_rows(backend: &CudaBackend, args: &LinearArgs<'_, CudaBackend>, residual
     };
     let x = prepared.as_ref().unwrap_or(args.x);
     let bias = args.bias.map(|bias| bias_as(bias, out.element));
-    let product = Product { x, weight: args.weight, out, residual: None, bias, gelu: false };
+    let product = Product { x, weight: args.weight, out, residual: None, residual_rows: x.rows, bias, gelu: false };
     match args.activation {
         Activation::Identity => {
-            return backend.matmul.product(&Product { residual: residual.map(Tensor::pointer), ..product });
+            return self::product(backend, &Product { residual: residual.map(Tensor::pointer), ..product });
         }
         // The library's own is coarse, which does not matter where the result is rounded anyway.
         Activation::GeluTanh if out.element == Element::Bf16 => {
-            backend.matmul.product(&Product { gelu: true, ..product });
+            self::product(backend, &Product { gelu: true, ..product });
         }
         Activation::GeluTanh => {
-            backend.matmul.product(&Product { bias: None, ..product });
+            self::product(backend, &Product { bias: None, ..product });
             bias_gelu(backend, args.bias, out);
         }
         Activation::SwiGlu => {
             let both = backend.tensor(x.rows, args.weight.outputs, out.element);
-            backend.matmul.product(&Product { out: &both, ..product });
+            self::product(backend, &Product { out: &both, ..product });
             swiglu(backend, &both, out);
         }
     }
     if let Some(residual) = residual {
         add(backend, residual, out);
+    }
+}
+
+/// By a kernel of ours, or by the library.
+fn product(backend: &CudaBackend, product: &Product<'_>) {
+    if !many_products::start(backend, product) {
+        backend.matmul.product(product);
     }
 }
 
@@ -92,6 +100,9 @@ fn swiglu(backend: &CudaBackend, both: &Tensor, out: &Tensor) {
     unsafe { backend.device.launch("swiglu", backend.kernel(Module::Rows, &name), shape, &arguments) };
 }
 
+/// Rows from which a warp normalises two.
+const MANY_NORMS: usize = 8192;
+
 /// `norm(x)`, stored as `element`.
 pub(super) fn norm(backend: &CudaBackend, x: &Tensor, norm: &Norm<'_, CudaBackend>, element: Element) -> Tensor {
     let out = backend.tensor(x.rows, x.width, element);
@@ -100,10 +111,9 @@ pub(super) fn norm(backend: &CudaBackend, x: &Tensor, norm: &Norm<'_, CudaBacken
     let wide = x.element == Element::Bf16 && element == Element::Bf16 && x.width.is_multiple_of(8) && chunks <= 8;
     let suffix = if wide { chunks.to_string() } else { format!("{}_{}", x.element.name(), element.name()) };
     let prefix = if wide { "wide_" } else { "" };
-    let shape = Shape::rows(x.rows);
     match norm {
         Norm::Rms { weight, eps } => {
-            let shape = shape.early_if(wide);
+            let shape = Shape::rows(x.rows).early_if(wide);
             let kernel = backend.kernel(Module::Rows, &format!("{prefix}rms_norm_{suffix}"));
             let arguments: [Argument; 6] = [
                 x.pointer().into(),
@@ -117,6 +127,10 @@ pub(super) fn norm(backend: &CudaBackend, x: &Tensor, norm: &Norm<'_, CudaBacken
             unsafe { backend.device.launch("an RMS norm", kernel, shape, &arguments) };
         }
         Norm::Layer { weight, bias, eps } => {
+            // Where there are enough rows to fill the machine, two of them a warp.
+            let each = if wide && x.rows >= MANY_NORMS { 2 } else { 1 };
+            let suffix = if wide { format!("{suffix}_{each}") } else { suffix };
+            let shape = Shape::rows(x.rows.div_ceil(each)).early_if(wide);
             let kernel = backend.kernel(Module::Rows, &format!("{prefix}layer_norm_{suffix}"));
             let arguments: [Argument; 7] = [
                 x.pointer().into(),
@@ -136,23 +150,25 @@ pub(super) fn norm(backend: &CudaBackend, x: &Tensor, norm: &Norm<'_, CudaBacken
 
 /// `x` stored as `element`; none when it is already.
 fn convert(backend: &CudaBackend, x: &Tensor, element: Element) -> Option<Tensor> {
-    (x.element != element).then(|| repeat(backend, x, x.rows, element))
+    (x.element != element).then(|| {
+        let out = backend.tensor(x.rows, x.width, element);
+        repeat(backend, x, &out);
+        out
+    })
 }
 
-/// `rows` rows of `x`, over and over.
-fn repeat(backend: &CudaBackend, x: &Tensor, rows: usize, element: Element) -> Tensor {
-    let out = backend.tensor(rows, x.width, element);
-    let kernel = backend.kernel(Module::Rows, &format!("convert_{}_{}", x.element.name(), element.name()));
+/// Fills `out` with the rows of `x`, over and over.
+fn repeat(backend: &CudaBackend, x: &Tensor, out: &Tensor) {
+    let kernel = backend.kernel(Module::Rows, &format!("convert_{}_{}", x.element.name(), out.element.name()));
     let arguments = [
         x.pointer().into(),
         out.pointer().into(),
-        (rows as u32).into(),
+        (out.rows as u32).into(),
         (x.rows.max(1) as u32).into(),
         (x.width as u32).into(),
     ];
-    // Safety: `out` has `rows` rows as wide as `x`.
-    unsafe { backend.device.launch("converting rows", kernel, Shape::rows(rows), &arguments) };
-    out
+    // Safety: rows of `out` are as wide as those of `x`.
+    unsafe { backend.device.launch("converting rows", kernel, Shape::rows(out.rows), &arguments) };
 }
 
 fn bias_as(bias: &Vector, element: Element) -> u64 {
@@ -163,26 +179,41 @@ fn bias_as(bias: &Vector, element: Element) -> u64 {
 }
 
 pub(super) fn patch_embed(backend: &CudaBackend, plan: &super::Plan, args: &PatchArgs<'_, CudaBackend>) -> Tensor {
-    let Weight { element, inputs, .. } = *args.weight;
-    let (size, patch, tiles) = (plan.tiles.size, args.patch, plan.tiles.count);
+    let element = args.weight.element;
+    let patches = unfold(backend, plan, args.patch, args.weight);
+    let positions = convert(backend, args.positions, element);
+    let positions = positions.as_ref().unwrap_or(args.positions);
+    let out = backend.tensor(patches.rows, args.weight.outputs, element);
+    let (residual, residual_rows) = (Some(positions.pointer()), positions.rows);
+    let bias = Some(bias_as(args.bias, element));
+    let product = Product { x: &patches, weight: args.weight, out: &out, residual, residual_rows, bias, gelu: false };
+    if !many_products::start(backend, &product) {
+        repeat(backend, positions, &out);
+        let residual = Some(out.pointer());
+        backend.matmul.product(&Product { residual, residual_rows: out.rows, ..product });
+    }
+    out
+}
+
+/// The plan's tiles cut into patches, `[patches, inputs]`.
+fn unfold(backend: &CudaBackend, plan: &super::Plan, patch: usize, weight: &Weight) -> Tensor {
+    let (size, tiles, element) = (plan.tiles.size, plan.tiles.count, weight.element);
     let rows = tiles * (size / patch) * (size / patch);
-    let patches = backend.tensor(rows, inputs, element);
-    let kernel = backend.kernel(Module::Rows, &format!("unfold_{}", element.name()));
-    let count = patches.numbers() as u64;
+    let patches = backend.tensor(rows, weight.inputs, element);
+    let by_lines = element == Element::Bf16 && patch == 16 && size.is_multiple_of(16);
+    let (name, count) = if by_lines {
+        ("unfold_16_bf16".to_owned(), (rows * patch) as u64)
+    } else {
+        (format!("unfold_{}", element.name()), patches.numbers() as u64)
+    };
+    let kernel = backend.kernel(Module::Rows, &name);
     plan.tiles.read(|pixels, values| {
-        let arguments = [
-            pixels.into(),
-            values.into(),
-            patches.pointer().into(),
-            count.into(),
-            (size as u32).into(),
-            (patch as u32).into(),
-        ];
-        // Safety: one thread for each number of `patches`, whose pixels the plan has.
+        let (size, patch) = (size as u32, patch as u32);
+        let arguments =
+            [pixels.into(), values.into(), patches.pointer().into(), count.into(), size.into(), patch.into()];
+        // Safety: one thread for each number of `patches`, or for each line of one, whose pixels the plan has. The kernel for lines
+        // does not ask for the last argument.
         unsafe { backend.device.launch("cutting tiles into patches", kernel, Shape::each(count), &arguments) };
     });
-    let out = repeat(backend, args.positions, rows, element);
-    let (residual, bias) = (Some(out.pointer()), Some(bias_as(args.bias, element)));
-    backend.matmul.product(&Product { x: &patches, weight: args.weight, out: &out, residual, bias, gelu: false });
-    out
+    patches
 }

@@ -186,6 +186,21 @@ struct ArenaState {
     used: BTreeMap<u64, u64>,
 }
 
+impl ArenaState {
+    /// The lowest place for `bytes`.
+    fn first_place(&self, bytes: usize) -> Place {
+        let bytes = (bytes.max(1) as u64).next_multiple_of(ALIGNMENT);
+        let mut offset = 0;
+        for (start, used) in &self.used {
+            if offset + bytes <= *start {
+                break;
+            }
+            offset = start + used;
+        }
+        Place { offset, bytes }
+    }
+}
+
 /// Part of an arena, given back when dropped.
 pub(super) struct Block {
     arena: Arc<Arena>,
@@ -203,26 +218,30 @@ impl Arena {
     /// `bytes` of it. A failure is kept by the device; the block must then not be used.
     pub(super) fn take(self: &Arc<Self>, bytes: usize) -> Block {
         let mut state = self.lock();
-        let bytes = (bytes.max(1) as u64).next_multiple_of(ALIGNMENT);
-        let mut offset = 0;
-        for (start, used) in &state.used {
-            if offset + bytes <= *start {
-                break;
-            }
-            offset = start + used;
-        }
-        if let Err(error) = state.range.grow(offset + bytes) {
+        let place = state.first_place(bytes);
+        if let Err(error) = state.range.grow(place.offset + place.bytes) {
             self.device.fail(error);
         }
-        state.used.insert(offset, bytes);
-        Block { arena: self.clone(), offset, pointer: state.range.base() + offset }
+        self.block(&mut state, place)
+    }
+
+    /// `bytes` among its first `limit` bytes; none when there is no such place, or no memory for it.
+    pub(super) fn take_within(self: &Arc<Self>, bytes: usize, limit: u64) -> Option<Block> {
+        let mut state = self.lock();
+        let place = state.first_place(bytes);
+        let end = place.offset + place.bytes;
+        (end <= limit && state.range.grow(end).is_ok()).then(|| self.block(&mut state, place))
+    }
+
+    fn block(self: &Arc<Self>, state: &mut ArenaState, place: Place) -> Block {
+        state.used.insert(place.offset, place.bytes);
+        Block { arena: self.clone(), offset: place.offset, pointer: state.range.base() + place.offset }
     }
 
     /// A block that was taken before, at a time when nothing of the arena is in use.
     pub(super) fn take_again(self: &Arc<Self>, place: Place) -> Block {
         let mut state = self.lock();
-        state.used.insert(place.offset, place.bytes);
-        Block { arena: self.clone(), offset: place.offset, pointer: state.range.base() + place.offset }
+        self.block(&mut state, place)
     }
 
     /// Whether nothing of it is in use.

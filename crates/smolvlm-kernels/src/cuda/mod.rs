@@ -8,10 +8,12 @@ mod cache;
 mod compile;
 mod decode;
 mod device;
+mod download;
 mod draw;
 mod event;
 mod launch;
 mod linear;
+mod many_products;
 mod matmul;
 mod memory;
 mod peak;
@@ -44,6 +46,7 @@ use crate::view::{Format, MatrixView};
 use compile::Compiler;
 use cudarc::driver::result;
 use device::Device;
+use download::Downloads;
 use launch::{Function, Kernels, Module};
 use matmul::Matmul;
 use memory::{Arena, Buffer};
@@ -51,16 +54,22 @@ use plan::{recorded_parts, recorded_rows};
 use record::{Key, Recording, Recordings, State};
 use tensor::{Element, Memory};
 
-/// Bytes that are set aside for what lies between the operations of a step: more than the largest published model needs for
-/// as much work as it takes at once.
+/// Bytes that are set aside for what lies between the operations of a step, and for what is kept: more than the largest published model needs
+/// for as much work as it takes at once.
 const STEP_MEMORY: u64 = 1 << 30;
+
+/// Most bytes of what is kept beyond its step, image features: those of 110,000 image tokens of the smallest model. More of them wait on the host.
+const KEPT_MEMORY: u64 = 128 << 20;
 
 /// Computes on an NVIDIA GPU.
 pub struct CudaBackend {
     /// Steps so far that were not a decoder's.
     steps: AtomicU64,
     recordings: Mutex<Recordings>,
+    downloads: Mutex<Downloads>,
     arena: Arc<Arena>,
+    /// Of what outlasts steps.
+    kept: Arc<Arena>,
     matmul: Matmul,
     kernels: Kernels,
     compiler: Compiler,
@@ -77,9 +86,11 @@ impl CudaBackend {
         let compiler = Compiler::new(device.info.capability, kernels);
         let kernels = Kernels::load(&device, &compiler)?;
         let matmul = Matmul::new(&device)?;
-        let arena = Arena::new(&device);
+        let (arena, kept) = (Arena::new(&device), Arena::new(&device));
+        let downloads = Mutex::new(Downloads::new(&device));
         device.take_failure()?;
-        Ok(Self { steps: AtomicU64::new(0), recordings: Mutex::default(), arena, matmul, kernels, compiler, device })
+        let (steps, recordings) = (AtomicU64::new(0), Mutex::default());
+        Ok(Self { steps, recordings, downloads, arena, kept, matmul, kernels, compiler, device })
     }
 
     /// The GPU.
@@ -112,20 +123,12 @@ impl CudaBackend {
         self.kernels.get(module, name)
     }
 
-    /// Copies the bytes of some rows to the host.
-    fn download_bytes(&self, x: &Tensor, rows: Range<usize>) -> Vec<u8> {
+    /// Hands the bytes of some rows to `read`, some at a time, all of whole numbers.
+    fn read_rows(&self, x: &Tensor, rows: Range<usize>, read: impl FnMut(&[u8])) {
         assert!(rows.end <= x.rows, "rows of a download");
         let row_bytes = x.width * x.element.bytes();
-        let mut bytes = vec![0; rows.len() * row_bytes];
-        if !bytes.is_empty() && !self.device.has_failed() {
-            self.device.bind();
-            // Safety: both are that long; the copy has ended before anything reads them.
-            self.device.check("copying from the device", unsafe {
-                result::memcpy_dtoh_async(&mut bytes, x.pointer() + (rows.start * row_bytes) as u64, self.device.stream)
-            });
-            self.device.synchronise("copying from the device");
-        }
-        bytes
+        let mut downloads = self.downloads.lock().unwrap_or_else(PoisonError::into_inner);
+        downloads.read(x.pointer() + (rows.start * row_bytes) as u64, rows.len() * row_bytes, read);
     }
 }
 
@@ -178,15 +181,18 @@ impl Backend for CudaBackend {
     }
 
     fn download_rows(&self, x: &Tensor, rows: Range<usize>, values: &mut Vec<f32>) {
-        let bytes = self.download_bytes(x, rows);
         values.clear();
-        match x.element {
+        values.reserve(rows.len() * x.width);
+        let wanted = rows.len() * x.width;
+        self.read_rows(x, rows, |bytes| match x.element {
             Element::F32 => values.extend(bytes.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes))),
             Element::Bf16 => {
                 let numbers = bytes.as_chunks::<2>().0.iter();
-                values.extend(numbers.map(|bytes| half::bf16::from_le_bytes(*bytes).to_f32()));
+                values.extend(numbers.map(|bytes| f32::from_bits(u32::from(u16::from_le_bytes(*bytes)) << 16)));
             }
-        }
+        });
+        // What a failure left out.
+        values.resize(wanted, 0.0);
     }
 
     fn largest_into(&self, x: &Tensor, choices: &mut Vec<u32>) {
@@ -195,15 +201,38 @@ impl Backend for CudaBackend {
             choices.push(choice.wait(self.steps()));
             return;
         }
-        let bytes = self.download_bytes(&rows::largest(self, x), 0..x.rows);
         choices.clear();
-        choices.extend(bytes.as_chunks::<4>().0.iter().map(|bytes| u32::from_le_bytes(*bytes)));
+        self.read_rows(&rows::largest(self, x), 0..x.rows, |bytes| {
+            choices.extend(bytes.as_chunks::<4>().0.iter().map(|bytes| u32::from_le_bytes(*bytes)));
+        });
+        // What a failure left out.
+        choices.resize(x.rows, 0);
+    }
+
+    fn keep(&self, x: &Tensor) -> Option<Tensor> {
+        let bytes = x.numbers() * x.element.bytes();
+        let block = self.kept.take_within(bytes, KEPT_MEMORY)?;
+        if !self.device.has_failed() {
+            self.device.bind();
+            // Safety: both are that long; whatever used the block before was started before.
+            let copied = unsafe { result::memcpy_dtod_async(block.pointer(), x.pointer(), bytes, self.device.stream) };
+            self.device.check("keeping a result", copied);
+        }
+        Some(Tensor { memory: Memory::Step(block), choice: None, ..*x })
+    }
+
+    fn wait(&self) -> Result<(), BackendError> {
+        self.device.bind();
+        self.device.synchronise("waiting for the device");
+        self.device.take_failure()
     }
 
     fn draw_into(&self, x: &Tensor, draws: &[Draw], choices: &mut Vec<u32>) {
-        let bytes = self.download_bytes(&draw::draw(self, x, draws), 0..draws.len());
         choices.clear();
-        choices.extend(bytes.as_chunks::<4>().0.iter().map(|bytes| u32::from_le_bytes(*bytes)));
+        self.read_rows(&draw::draw(self, x, draws), 0..draws.len(), |bytes| {
+            choices.extend(bytes.as_chunks::<4>().0.iter().map(|bytes| u32::from_le_bytes(*bytes)));
+        });
+        choices.resize(draws.len(), 0);
     }
 
     fn failure(&self) -> Result<(), BackendError> {
@@ -211,7 +240,7 @@ impl Backend for CudaBackend {
     }
 
     fn appetite(&self) -> Appetite {
-        Appetite { tiles: 16, queue: 64, tokens: 8192 }
+        Appetite { tiles: 11, first_tiles: 4, tokens: 8192 }
     }
 
     fn measure_ceilings(&self, format: Format) -> Ceilings {

@@ -59,6 +59,7 @@ pub struct Tensor {
 
 /// What keeps a tensor's numbers alive.
 pub(super) enum Memory {
+    /// Of an arena.
     Step(Block),
     Own(Buffer),
     Shared(Arc<Buffer>),

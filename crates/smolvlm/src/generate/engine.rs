@@ -1,9 +1,11 @@
 //! Runs many sequences through one model, step by step.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use smolvlm_kernels::{Backend, CacheShape, Ceilings, Draw, Format, PAGE_TOKENS, TileBatch, TokenBatch};
+use smolvlm_kernels::{Appetite, Backend, CacheShape, Ceilings, Draw, Format, PAGE_TOKENS, TileBatch, TokenBatch};
 
+use super::features::Features;
 use super::options::{FinishReason, GenerateOptions};
 use super::pages::{PagePool, pages_for};
 use super::sampling::TokenLogprob;
@@ -15,6 +17,8 @@ use crate::{Error, Result};
 
 /// Context lengths' worth of cache where the system does not tell how much memory is left.
 const FALLBACK_CONTEXTS: usize = 16;
+
+static NEXT_GENERATOR: AtomicU64 = AtomicU64::new(0);
 
 /// Names a sequence while it runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -37,8 +41,8 @@ pub enum Logits {
 pub struct Request {
     /// Token ids.
     pub ids: Vec<u32>,
-    /// Image features in the order of the prompt's image tokens, `[image tokens, hidden]`.
-    pub features: Vec<f32>,
+    /// Image features in the order of the prompt's image tokens.
+    pub features: Features,
     /// How to choose tokens and when to stop.
     pub options: GenerateOptions,
     /// Which logits to report.
@@ -92,11 +96,21 @@ pub trait Engine: Send {
     /// Tiles that are encoded together: enough to keep the machine busy, few enough to bound memory.
     fn tiles_at_a_time(&self) -> usize;
     /// Image features of tiles (`[S, S, 3]` each), `[tiles × tokens per tile, hidden]`. `pixel_values` says what each
-    /// value of each channel means.
+    /// value of each channel means. A device may still be computing when this returns.
     ///
     /// # Errors
     /// When the machine fails.
-    fn encode(&mut self, tiles: &[&[u8]], pixel_values: &[[f32; 256]; 3]) -> Result<Vec<f32>>;
+    fn encode(&mut self, tiles: &[&[u8]], pixel_values: &[[f32; 256]; 3]) -> Result<Features>;
+    /// Waits until everything that was encoded is computed.
+    ///
+    /// # Errors
+    /// When the machine failed.
+    fn wait(&mut self) -> Result<()>;
+    /// Image features as numbers, `[rows, hidden]`.
+    ///
+    /// # Errors
+    /// When the machine fails, or another engine keeps them.
+    fn download(&mut self, features: &Features) -> Result<Vec<f32>>;
     /// The vision tower's output before the connector, `[tiles × patches, vision hidden]`.
     ///
     /// # Errors
@@ -106,7 +120,8 @@ pub trait Engine: Send {
     ///
     /// # Errors
     /// [`Input`](crate::ErrorKind::Input) when the prompt does not fit the context or its image tokens do not match
-    /// its features; [`Budget`](crate::ErrorKind::Budget) when its keys and values can never fit.
+    /// its features; [`Usage`](crate::ErrorKind::Usage) when another engine keeps those on its device;
+    /// [`Budget`](crate::ErrorKind::Budget) when its keys and values can never fit.
     fn submit(&mut self, request: Request) -> Result<SequenceId>;
     /// Computes one step for all sequences that have room and replaces `outputs` by what it did. No output means that
     /// nothing is left to do.
@@ -120,6 +135,8 @@ pub trait Engine: Send {
 
 /// [`Engine`] over backend `B`.
 pub struct Generator<B: Backend> {
+    /// Tells what it keeps on its device from what others keep.
+    id: u64,
     backend: B,
     model: Model<B>,
     end_ids: Vec<u32>,
@@ -188,6 +205,7 @@ impl<B: Backend> Generator<B> {
         };
         let appetite = backend.appetite();
         Self {
+            id: NEXT_GENERATOR.fetch_add(1, Ordering::Relaxed),
             plan: backend.plan(),
             cache: backend.cache(shape),
             pages: PagePool::new(shape.pages),
@@ -212,10 +230,12 @@ impl<B: Backend> Generator<B> {
     fn admit(&mut self) {
         while let Some((_, request)) = self.waiting.front() {
             let Some(pages) = self.pages.take(self.reserved_tokens(request)) else { return };
-            let Some((id, request)) = self.waiting.pop_front() else { return };
+            let Some((id, mut request)) = self.waiting.pop_front() else { return };
             let config = self.model.config();
             let (image_token, max_positions) = (config.image_token_id, config.text.max_positions);
-            let sequence = Sequence::new(id, &self.backend, request, pages, &self.end_ids, image_token, max_positions);
+            let features = std::mem::take(&mut request.features);
+            let mut sequence = Sequence::new(id, request, pages, &self.end_ids, max_positions);
+            sequence.show(&self.backend, self.id, features, image_token, config.text.hidden);
             self.running.push(sequence);
         }
     }
@@ -238,7 +258,7 @@ impl<B: Backend> Generator<B> {
             }
             let first = batch.ids.len();
             batch.features.extend(sequence.feature_rows(first, tokens, sources));
-            sources += u32::from(sequence.features().is_some());
+            sources += sequence.features().count();
             if tokens > 0 {
                 sequence.add_to(batch, tokens);
             }
@@ -324,22 +344,39 @@ impl<B: Backend> Engine for Generator<B> {
     }
 
     fn tiles_at_a_time(&self) -> usize {
-        self.backend.appetite().queue
+        self.backend.appetite().tiles
     }
 
-    fn encode(&mut self, tiles: &[&[u8]], pixel_values: &[[f32; 256]; 3]) -> Result<Vec<f32>> {
+    fn encode(&mut self, tiles: &[&[u8]], pixel_values: &[[f32; 256]; 3]) -> Result<Features> {
         let size = self.model.config().vision.image_size;
-        let mut features = Vec::new();
-        for tiles in tiles.chunks(self.backend.appetite().tiles) {
+        let (mut features, mut rest) = (Features::default(), tiles);
+        for count in groups(tiles.len(), &self.backend.appetite()) {
+            let (tiles, others) = rest.split_at(count);
+            rest = others;
             let batch = TileBatch { size, tiles, pixel_values };
-            features.push(self.model.image_features(&self.backend, &mut self.plan, batch)?);
+            let group = self.model.image_features(&self.backend, &mut self.plan, batch)?;
+            let rows = self.backend.rows(&group);
+            if let Some(kept) = self.backend.keep(&group) {
+                features.push_kept(self.id, rows, kept);
+            } else {
+                self.backend.download_rows(&group, 0..rows, &mut self.work.numbers);
+                features.push_numbers(&self.work.numbers);
+            }
         }
-        let mut numbers = Vec::new();
-        for features in &features {
-            let rows = 0..self.backend.rows(features);
-            self.backend.download_rows(features, rows, &mut self.work.numbers);
-            numbers.extend_from_slice(&self.work.numbers);
-        }
+        self.check_machine()?;
+        Ok(features)
+    }
+
+    fn wait(&mut self) -> Result<()> {
+        self.backend.wait().map_err(|error| Error::internal(error.message))
+    }
+
+    fn download(&mut self, features: &Features) -> Result<Vec<f32>> {
+        let (backend, rows) = (&self.backend, &mut self.work.numbers);
+        let numbers = features.numbers(self.id, |tensor: &B::Tensor, numbers| {
+            backend.download_rows(tensor, 0..backend.rows(tensor), rows);
+            numbers.extend_from_slice(rows);
+        })?;
         self.check_machine()?;
         Ok(numbers)
     }
@@ -355,6 +392,7 @@ impl<B: Backend> Engine for Generator<B> {
     fn submit(&mut self, request: Request) -> Result<SequenceId> {
         request.options.validate()?;
         check_prompt(&request, self.model.config())?;
+        request.features.check::<B::Tensor>(self.id)?;
         let tokens = self.reserved_tokens(&request);
         if pages_for(tokens) > self.pages.capacity() {
             return Err(Error::budget(format!(
@@ -377,7 +415,7 @@ impl<B: Backend> Engine for Generator<B> {
         }
         self.fill_work();
         self.backend.fill_tokens(&mut self.plan, &mut self.cache, &self.work.batch);
-        let features: Vec<&B::Tensor> = self.running.iter().filter_map(Sequence::features).collect();
+        let features: Vec<&B::Tensor> = self.running.iter().flat_map(Sequence::features).collect();
         let text = self.model.text();
         let logits = text.forward(&self.backend, &self.plan, &mut self.cache, &features).map_err(Error::from)?;
         drop(features);
@@ -397,6 +435,17 @@ impl<B: Backend> Engine for Generator<B> {
             self.release(sequence);
         }
     }
+}
+
+/// How many tiles go through the vision tower together, one group after another.
+fn groups(tiles: usize, appetite: &Appetite) -> impl Iterator<Item = usize> {
+    let (most, mut left) = (appetite.tiles.max(1), tiles);
+    let mut next = if tiles > appetite.first_tiles { appetite.first_tiles.clamp(1, most) } else { most };
+    std::iter::from_fn(move || {
+        let count = next.min(left);
+        (left, next) = (left - count, most);
+        (count > 0).then_some(count)
+    })
 }
 
 /// Whether a prompt of `length` tokens fits the model's context.
@@ -421,7 +470,7 @@ fn check_prompt(request: &Request, config: &ModelConfig) -> Result<()> {
         return Err(Error::input(format!("token id {id} is outside the vocabulary of {}", config.text.vocab)));
     }
     let image_tokens = request.ids.iter().filter(|id| **id == config.image_token_id).count();
-    let features = request.features.len() / config.text.hidden;
+    let features = request.features.rows(config.text.hidden);
     if image_tokens != features {
         return Err(Error::input(format!("the prompt shows {image_tokens} image tokens, the images give {features}")));
     }

@@ -2,6 +2,7 @@
 
 use smolvlm_kernels::{Backend, FeatureRow, Segment, TokenBatch};
 
+use super::features::{Features, Shown};
 use super::options::{FinishReason, GenerateOptions};
 use super::pages::pages_for;
 use super::sampling::Sampler;
@@ -26,8 +27,8 @@ pub(super) struct Sequence<B: Backend> {
     /// Tokens whose keys and values are in the cache.
     cached: usize,
     pub(super) pages: Vec<u32>,
-    /// Image features with the prompt positions that show them, ascending.
-    features: Option<(B::Tensor, Vec<usize>)>,
+    /// While the prompt needs them.
+    features: Option<Shown<B>>,
     pub(super) sampler: Sampler,
     options: GenerateOptions,
     end_ids: Vec<u32>,
@@ -38,19 +39,11 @@ pub(super) struct Sequence<B: Backend> {
 impl<B: Backend> Sequence<B> {
     pub(super) fn new(
         id: SequenceId,
-        backend: &B,
         request: Request,
         pages: Vec<u32>,
         end_ids: &[u32],
-        image_token: u32,
         max_positions: usize,
     ) -> Self {
-        let positions: Vec<usize> =
-            (0..).zip(&request.ids).filter(|(_, id)| **id == image_token).map(|(i, _)| i).collect();
-        let features = (!positions.is_empty()).then(|| {
-            let width = request.features.len() / positions.len();
-            (backend.upload(positions.len(), width, &request.features), positions)
-        });
         let mut end_ids = if request.options.ignore_end { Vec::new() } else { end_ids.to_vec() };
         end_ids.extend(&request.options.stop_ids);
         let mut ids = request.ids;
@@ -65,7 +58,7 @@ impl<B: Backend> Sequence<B> {
             ids,
             cached: 0,
             pages,
-            features,
+            features: None,
             options: request.options,
             end_ids,
             max_positions,
@@ -83,9 +76,16 @@ impl<B: Backend> Sequence<B> {
         self.cached < self.prompt
     }
 
+    /// Shows features, `hidden` numbers a row, where the prompt has `image_token`. `engine` is the engine's own number.
+    pub(super) fn show(&mut self, backend: &B, engine: u64, features: Features, image_token: u32, hidden: usize) {
+        let positions: Vec<usize> =
+            (0..).zip(&self.ids).filter(|(_, id)| **id == image_token).map(|(i, _)| i).collect();
+        self.features = (!positions.is_empty()).then(|| Shown::new(backend, engine, features, positions, hidden));
+    }
+
     /// The features, while the prompt needs them.
-    pub(super) fn features(&self) -> Option<&B::Tensor> {
-        self.features.as_ref().map(|(tensor, _)| tensor)
+    pub(super) fn features(&self) -> impl Iterator<Item = &B::Tensor> {
+        self.features.iter().flat_map(Shown::sources)
     }
 
     /// Adds the next `count` tokens to a step, as a segment of their own.
@@ -96,14 +96,10 @@ impl<B: Backend> Sequence<B> {
         batch.segments.push(Segment { rows: row..row + count, start: self.cached, pages: page..batch.pages.len() });
     }
 
-    /// Which of the next `count` tokens show image features; `source` is this sequence's place among the step's
-    /// feature matrices.
-    pub(super) fn feature_rows(&self, row: usize, count: usize, source: u32) -> Vec<FeatureRow> {
-        let Some((_, positions)) = &self.features else { return Vec::new() };
-        let first = positions.partition_point(|position| *position < self.cached);
-        let last = positions.partition_point(|position| *position < self.cached + count);
-        let place = |i: usize| (row + positions[i] - self.cached) as u32;
-        (first..last).map(|i| FeatureRow { row: place(i), source, index: i as u32 }).collect()
+    /// Which of the next `count` tokens show image features; `source` is the place of this sequence's first matrix among the step's.
+    pub(super) fn feature_rows(&self, row: usize, count: usize, source: usize) -> impl Iterator<Item = FeatureRow> {
+        let positions = self.cached..self.cached + count;
+        self.features.iter().flat_map(move |features| features.rows(positions.clone(), row, source))
     }
 
     /// Whether nobody wants to see a step's logits.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::prepare::{Prepared, PreparedMedium, numbered};
 use super::{Progress, SmolVlm};
 use crate::Result;
-use crate::generate::Engine;
+use crate::generate::{Engine, Features};
 use crate::preprocess::normalise::PixelTable;
 use crate::preprocess::{Preprocessor, Tile};
 
@@ -14,7 +14,7 @@ use crate::preprocess::{Preprocessor, Tile};
 pub(super) struct EncodeTimes {
     /// Decoding files and cutting tiles.
     pub(super) media: Duration,
-    /// The vision tower and connector.
+    /// The vision tower and connector, but for what a device computes while files are decoded.
     pub(super) vision: Duration,
 }
 
@@ -42,8 +42,8 @@ pub(super) fn decode(preprocessor: &Preprocessor, prepared: &mut Prepared, sink:
     Ok(())
 }
 
-/// Image features of a batch of prompts, `[image tokens, hidden]` each.
-pub(super) fn encode(model: &mut SmolVlm, prompts: &mut [Prepared]) -> Result<(Vec<Vec<f32>>, EncodeTimes)> {
+/// Image features of a batch of prompts.
+pub(super) fn encode(model: &mut SmolVlm, prompts: &mut [Prepared]) -> Result<(Vec<Features>, EncodeTimes)> {
     let started = Instant::now();
     let total = prompts.iter().map(Prepared::tiles).sum();
     let mut encoder = Encoder {
@@ -55,7 +55,7 @@ pub(super) fn encode(model: &mut SmolVlm, prompts: &mut [Prepared]) -> Result<(V
         },
         waiting: Vec::new(),
         pixel_values: None,
-        features: Vec::new(),
+        features: Features::default(),
         done: 0,
         vision: Duration::ZERO,
     };
@@ -66,7 +66,10 @@ pub(super) fn encode(model: &mut SmolVlm, prompts: &mut [Prepared]) -> Result<(V
         encoded.map_err(|error| numbered(error, i, conversations))?;
         features.push(std::mem::take(&mut encoder.features));
     }
-    let vision = encoder.vision;
+    // A device may have computed while media were decoded: only what is left of it counts.
+    let decoded = Instant::now();
+    encoder.engine.wait()?;
+    let vision = encoder.vision + decoded.elapsed();
     Ok((features, EncodeTimes { media: started.elapsed().saturating_sub(vision), vision }))
 }
 
@@ -76,7 +79,7 @@ struct Encoder<'a> {
     progress: &'a mut dyn FnMut(usize),
     waiting: Vec<Tile>,
     pixel_values: Option<PixelTable>,
-    features: Vec<f32>,
+    features: Features,
     done: usize,
     vision: Duration,
 }
@@ -100,7 +103,7 @@ impl Encoder<'_> {
         }
         let started = Instant::now();
         let tiles: Vec<&[u8]> = self.waiting.iter().map(|tile| tile.rgb.as_slice()).collect();
-        self.features.extend(self.engine.encode(&tiles, pixel_values)?);
+        self.features.append(self.engine.encode(&tiles, pixel_values)?);
         self.vision += started.elapsed();
         self.done += self.waiting.len();
         self.waiting.clear();

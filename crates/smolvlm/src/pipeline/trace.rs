@@ -103,7 +103,7 @@ pub(super) fn trace(model: &mut SmolVlm, messages: &Messages, max_new_tokens: us
         pixel_values: pixels.values,
         tiles: prompt.tiles(),
         tile_size: model.preprocessor.tile_size(),
-        image_features: features.clone(),
+        image_features: model.engine.download(&features)?,
         hidden: model.config().text.hidden,
         vocab: model.config().text.vocab,
         media: prompt.media.iter().map(TracedMedium::from).collect(),

@@ -47,10 +47,7 @@ fn answer(model: &mut SmolVlm, args: &BenchArgs, what: &'static str, tiles: usiz
     let mut firsts = Vec::new();
     let times = Times::measure(args.repeat.min(2), || {
         let started = Instant::now();
-        let mut features = Vec::new();
-        for tiles in pixels.chunks(model.engine().tiles_at_a_time()) {
-            features.extend(model.engine().encode(tiles, &values)?);
-        }
+        let features = model.engine().encode(&pixels, &values)?;
         let ids = [vec![image_token; image_tokens], words(model, text)].concat();
         let encoded = started.elapsed().as_secs_f64();
         let options = exactly(args.decode_tokens.max(1));

@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use std::time::Instant;
 
 use serde_json::{Value, json};
-use smolvlm::generate::{Engine, Logits, Request};
+use smolvlm::generate::{Engine, Features, Logits, Request};
 use smolvlm::{Ceilings, Error, GenerateOptions, Result, SmolVlm};
 
 use answer::{Answer, picture, video};
@@ -60,7 +60,7 @@ pub(crate) fn bench(args: &BenchArgs) -> Result<()> {
     let mut model = plan::load(&args.model, None, &console)?;
     check_lengths(args, model.config().text.max_positions)?;
     let work = Work::of(&model);
-    let mut figures = vec![vision(&mut model, args, &work)?];
+    let mut figures = vision(&mut model, args, &work)?;
     for tokens in args.prompt_tokens.iter().copied().map(usize::from) {
         figures.push(prefill(&mut model, args, tokens, &work)?);
         figures.push(decode(&mut model, args, tokens, &work)?);
@@ -100,24 +100,40 @@ fn check_lengths(args: &BenchArgs, context: usize) -> Result<()> {
     )))
 }
 
-fn vision(model: &mut SmolVlm, args: &BenchArgs, work: &Work) -> Result<Figure> {
-    let values = model.pixel_table();
-    let size = model.config().vision.image_size;
-    let tiles: Vec<Vec<u8>> = (0..args.tiles.max(1)).map(|i| noise(size * size * 3, i as u64)).collect();
-    let tiles: Vec<&[u8]> = tiles.iter().map(Vec::as_slice).collect();
-    let times = Times::measure(args.repeat, || {
-        let started = Instant::now();
-        model.engine().encode(&tiles, &values)?;
-        Ok(started.elapsed().as_secs_f64() / tiles.len() as f64)
-    })?;
-    Ok(Figure {
-        stage: "vision".to_owned(),
+/// From bytes in memory to features where the text model reads them; on a device also to numbers in the machine's memory.
+fn vision(model: &mut SmolVlm, args: &BenchArgs, work: &Work) -> Result<Vec<Figure>> {
+    let on_a_device = model.engine().most_device_memory().is_some();
+    let figure = |stage: &str, times: Times| Figure {
+        stage: stage.to_owned(),
         unit: MS_PER_TILE,
         median: times.median() * 1e3,
         min: times.min() * 1e3,
         max: times.max() * 1e3,
         seconds: times.median(),
         work: work.vision,
+    };
+    let mut figures = vec![figure("vision", encode(model, args, false)?)];
+    if on_a_device {
+        figures.push(figure("vision, to the host", encode(model, args, true)?));
+    }
+    Ok(figures)
+}
+
+/// Seconds a tile.
+fn encode(model: &mut SmolVlm, args: &BenchArgs, download: bool) -> Result<Times> {
+    let values = model.pixel_table();
+    let size = model.config().vision.image_size;
+    let tiles: Vec<Vec<u8>> = (0..args.tiles.max(1)).map(|i| noise(size * size * 3, i as u64)).collect();
+    let tiles: Vec<&[u8]> = tiles.iter().map(Vec::as_slice).collect();
+    Times::measure(args.repeat, || {
+        let started = Instant::now();
+        let features = model.engine().encode(&tiles, &values)?;
+        if download {
+            model.engine().download(&features)?;
+        } else {
+            model.engine().wait()?;
+        }
+        Ok(started.elapsed().as_secs_f64() / tiles.len() as f64)
     })
 }
 
@@ -157,7 +173,12 @@ fn decode_many(model: &mut SmolVlm, args: &BenchArgs, sequences: usize, work: &W
         let engine = model.engine();
         for _ in 0..sequences {
             let options = exactly(count + 1);
-            engine.submit(Request { ids: ids.clone(), features: Vec::new(), options, logits: Logits::None })?;
+            engine.submit(Request {
+                ids: ids.clone(),
+                features: Features::default(),
+                options,
+                logits: Logits::None,
+            })?;
         }
         // Prompts may take several steps, in which those that are through go on: what counts is what comes after the last
         // sequence's first token.
@@ -188,7 +209,10 @@ fn decode_many(model: &mut SmolVlm, args: &BenchArgs, sequences: usize, work: &W
 /// Seconds of the prompt and of the tokens after the first.
 fn run(model: &mut SmolVlm, tokens: usize, new_tokens: usize) -> Result<(f64, f64)> {
     let ids = words(model, tokens);
-    generate(model.engine(), Request { ids, features: Vec::new(), options: exactly(new_tokens), logits: Logits::None })
+    generate(
+        model.engine(),
+        Request { ids, features: Features::default(), options: exactly(new_tokens), logits: Logits::None },
+    )
 }
 
 fn exactly(new_tokens: usize) -> GenerateOptions {
@@ -281,6 +305,11 @@ struct Memory {
     device: Option<u64>,
 }
 
+/// Ten columns; small numbers keep three digits.
+fn number(value: f64) -> String {
+    if value < 10.0 { format!("{value:10.3}") } else { format!("{value:10.1}") }
+}
+
 fn table(figures: &[Figure], limits: &Ceilings, answers: &[Answer], memory: &Memory) -> String {
     let mut text = format!(
         "peak of this machine: {:.0} GFLOP/s in matrices, {:.0} in attention, {:.1} GB/s of memory\n\n\
@@ -301,7 +330,11 @@ fn table(figures: &[Figure], limits: &Ceilings, answers: &[Answer], memory: &Mem
         let Figure { stage, unit, median, min, max, .. } = figure;
         let (floor, share, rate) = (figure.floor(limits), 100.0 * figure.share(limits), figure.rate(limits));
         text += &format!(
-            "{stage:24} {median:10.1} {min:10.1} {max:10.1} {floor:10.1}  {unit:12} {rate:>14} {share:.0} %\n"
+            "{stage:24} {} {} {} {}  {unit:12} {rate:>14} {share:.0} %\n",
+            number(*median),
+            number(*min),
+            number(*max),
+            number(floor)
         );
     }
     text.push('\n');

@@ -45,7 +45,7 @@ fn tiles_wgmma(backend: &CudaBackend, qkv: &Tensor, tile_rows: usize, heads: usi
     };
     let items = (tile_rows.div_ceil(WGMMA_QUERIES) * heads * tiles) as u32;
     let blocks = items.min(backend.device.info.multiprocessors);
-    let shape = Shape { shared: WGMMA_SHARED, ..Shape::new((blocks, 1, 1), WGMMA_THREADS) };
+    let shape = Shape { shared: WGMMA_SHARED, ..Shape::new((blocks, 1, 1), WGMMA_THREADS) }.early();
     let kernel = backend.kernel(Module::FastAttention, "tile_attention_wgmma");
     // Safety: the structure is the kernel's; the map describes all of `qkv`, and `out` has its rows.
     unsafe { backend.device.launch_struct("attention inside tiles", kernel, shape, &structure) };

@@ -86,38 +86,55 @@ template <int CHUNKS> struct WideRow {
     }
 };
 
-template <int CHUNKS>
+// A warp has ROWS rows, all of which are on their way before the first is summed.
+template <int CHUNKS, int ROWS>
 DEVICE void wide_layer_norm(const bf16* x, const float* weight, const float* bias, float eps, bf16* out, u32 rows, u32 width) {
-    u32 row = row_of_warp();
-    if (row >= rows) return;
-    WideRow<CHUNKS> held;
-    held.load(x + (u64)row * width, width);
-    float sum = 0.f, squares = 0.f;
-    for (int chunk = 0; chunk < CHUNKS; chunk++)
-        for (int i = 0; i < 8; i++) sum += held.values[chunk][i];
-    float mean = warp_sum(sum) / width;
-    for (int chunk = 0; chunk < CHUNKS; chunk++) {
-        if (chunk * 256 + lane() * 8 >= width) continue;
-        for (int i = 0; i < 8; i++) {
-            float distance = held.values[chunk][i] - mean;
-            squares += distance * distance;
+    let_next_start();
+    await_previous();
+    const u32 first_row = row_of_warp() * ROWS;
+    uint4 held[ROWS][CHUNKS];
+#pragma unroll
+    for (int r = 0; r < ROWS; r++)
+#pragma unroll
+        for (int chunk = 0; chunk < CHUNKS; chunk++) {
+            const u32 at = chunk * 256 + lane() * 8, row = first_row + r;
+            held[r][chunk] = row < rows && at < width ? *(const uint4*)(x + (u64)row * width + at) : make_uint4(0, 0, 0, 0);
         }
+    float mean[ROWS], scale[ROWS], v[8];
+#pragma unroll
+    for (int r = 0; r < ROWS; r++) {
+        float sum = 0.f, squares = 0.f;
+#pragma unroll
+        for (int chunk = 0; chunk < CHUNKS; chunk++) {
+            widen(held[r][chunk], v);
+            for (int i = 0; i < 8; i++) sum += v[i];
+        }
+        mean[r] = warp_sum(sum) / width;
+#pragma unroll
+        for (int chunk = 0; chunk < CHUNKS; chunk++) {
+            if (chunk * 256 + lane() * 8 >= width) continue;
+            widen(held[r][chunk], v);
+            for (int i = 0; i < 8; i++) squares += (v[i] - mean[r]) * (v[i] - mean[r]);
+        }
+        scale[r] = rsqrtf(warp_sum(squares) / width + eps);
     }
-    float scale = rsqrtf(warp_sum(squares) / width + eps);
+#pragma unroll
     for (int chunk = 0; chunk < CHUNKS; chunk++) {
-        u32 first = chunk * 256 + lane() * 8;
-        if (first >= width) continue;
-        float y[8];
-        for (int half = 0; half < 2; half++) {
-            float4 w = *(const float4*)(weight + first + 4 * half), b = *(const float4*)(bias + first + 4 * half);
-            const float* v = held.values[chunk] + 4 * half;
-            y[4 * half] = (v[0] - mean) * scale * w.x + b.x;
-            y[4 * half + 1] = (v[1] - mean) * scale * w.y + b.y;
-            y[4 * half + 2] = (v[2] - mean) * scale * w.z + b.z;
-            y[4 * half + 3] = (v[3] - mean) * scale * w.w + b.w;
+        const u32 at = chunk * 256 + lane() * 8;
+        if (at >= width) continue;
+        float w[8], b[8];
+        for (int half = 0; half < 8; half += 4) {
+            *(float4*)(w + half) = *(const float4*)(weight + at + half);
+            *(float4*)(b + half) = *(const float4*)(bias + at + half);
         }
-        uint4 packed = make_uint4(pack_bf16(y[0], y[1]), pack_bf16(y[2], y[3]), pack_bf16(y[4], y[5]), pack_bf16(y[6], y[7]));
-        *(uint4*)(out + (u64)row * width + first) = packed;
+#pragma unroll
+        for (int r = 0; r < ROWS; r++) {
+            if (first_row + r >= rows) continue;
+            widen(held[r][chunk], v);
+            for (int i = 0; i < 8; i++) v[i] = (v[i] - mean[r]) * scale[r] * w[i] + b[i];
+            const uint4 packed = make_uint4(pack_bf16(v[0], v[1]), pack_bf16(v[2], v[3]), pack_bf16(v[4], v[5]), pack_bf16(v[6], v[7]));
+            *(uint4*)(out + (u64)(first_row + r) * width + at) = packed;
+        }
     }
 }
 
@@ -201,6 +218,35 @@ DEVICE void unfold(const u8* tiles, const float* values, T* out, u64 count, u32 
     out[i] = from_f32<T>(values[channel * 256 + tiles[pixel * 3 + channel]]);
 }
 
+// The same for patches of 16 × 16 pixels whose lines begin at whole 16 bytes: a thread takes a line of one patch, in all channels.
+DEVICE void unfold_16(const u8* tiles, const float* values, bf16* out, u64 lines, u32 size) {
+    __shared__ bf16 meaning[3][256];
+    for (u32 i = threadIdx.x; i < 3 * 256; i += blockDim.x) meaning[i / 256][i % 256] = from_f32<bf16>(values[i]);
+    __syncthreads();
+    u64 i = number_of_thread();
+    if (i >= lines) return;
+    u32 y = i % 16, side = size / 16;
+    u64 index = i / 16;
+    u32 right = index % side, down = index / side % side;
+    u64 tile = index / (side * side);
+    u32 bytes[12];
+    const uint4* line = (const uint4*)(tiles + ((tile * size + down * 16 + y) * size + right * 16) * 3);
+#pragma unroll
+    for (int part = 0; part < 3; part++) *(uint4*)(bytes + 4 * part) = line[part];
+#pragma unroll
+    for (int channel = 0; channel < 3; channel++) {
+        u32 packed[8];
+#pragma unroll
+        for (int pair = 0; pair < 8; pair++) {
+            const int low = 6 * pair + channel, high = low + 3;
+            packed[pair] = meaning[channel][bytes[low / 4] >> low % 4 * 8 & 255] | (u32)meaning[channel][bytes[high / 4] >> high % 4 * 8 & 255] << 16;
+        }
+        uint4* to = (uint4*)(out + index * 768 + channel * 256 + y * 16);
+        to[0] = make_uint4(packed[0], packed[1], packed[2], packed[3]);
+        to[1] = make_uint4(packed[4], packed[5], packed[6], packed[7]);
+    }
+}
+
 // The largest number of each row, the first of equals.
 DEVICE void largest(const float* x, u32* choices, u32 width) {
     const float* row = x + (u64)blockIdx.x * width;
@@ -259,14 +305,17 @@ ROWS_BETWEEN(float, bf16, f32_bf16)
 ROWS_BETWEEN(bf16, float, bf16_f32)
 ROWS_BETWEEN(bf16, bf16, bf16_bf16)
 
+#define WIDE_LAYER_NORM(CHUNKS, ROWS)                                                                                                       \
+    extern "C" __global__ void wide_layer_norm_##CHUNKS##_##ROWS(const bf16* x, const float* weight, const float* bias, float eps,          \
+                                                                bf16* out, u32 rows, u32 width) {                                          \
+        wide_layer_norm<CHUNKS, ROWS>(x, weight, bias, eps, out, rows, width);                                                              \
+    }
 #define WIDE_NORMS(CHUNKS)                                                                                                                  \
     extern "C" __global__ void wide_rms_norm_##CHUNKS(const bf16* x, const float* weight, float eps, bf16* out, u32 rows, u32 width) {      \
         wide_rms_norm<CHUNKS>(x, weight, eps, out, rows, width);                                                                            \
     }                                                                                                                                       \
-    extern "C" __global__ void wide_layer_norm_##CHUNKS(const bf16* x, const float* weight, const float* bias, float eps, bf16* out,        \
-                                                        u32 rows, u32 width) {                                                             \
-        wide_layer_norm<CHUNKS>(x, weight, bias, eps, out, rows, width);                                                                    \
-    }
+    WIDE_LAYER_NORM(CHUNKS, 1)                                                                                                              \
+    WIDE_LAYER_NORM(CHUNKS, 2)
 WIDE_NORMS(1)
 WIDE_NORMS(2)
 WIDE_NORMS(3)
@@ -276,5 +325,8 @@ WIDE_NORMS(6)
 WIDE_NORMS(7)
 WIDE_NORMS(8)
 
+extern "C" __global__ void unfold_16_bf16(const u8* tiles, const float* values, bf16* out, u64 lines, u32 size) {
+    unfold_16(tiles, values, out, lines, size);
+}
 extern "C" __global__ void wide_swiglu_bf16(const bf16* x, bf16* out, u64 count) { wide_swiglu(x, out, count); }
 extern "C" __global__ void largest_f32(const float* x, u32* choices, u32 width) { largest(x, choices, width); }

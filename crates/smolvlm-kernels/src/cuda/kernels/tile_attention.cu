@@ -108,6 +108,7 @@ template <int KEYS, int CONSUMERS, int STAGES, bool QUERY_IN_REGISTERS, int BLOC
           blocks((tile_rows_ + KEYS - 1) / KEYS), items(query_blocks * heads_ * tiles) {}
 
     DEVICE void run(const TensorMap* map, bf16* out) const {
+        let_next_start();
         if (threadIdx.x == 0) {
             stream.init_barriers(CONSUMERS * 4);
             for (int i = 0; i < QUERY_SLOTS; i++) {
@@ -118,6 +119,7 @@ template <int KEYS, int CONSUMERS, int STAGES, bool QUERY_IN_REGISTERS, int BLOC
             tensor_map_prefetch(map);
         }
         __syncthreads();
+        await_previous();
         if (threadIdx.x / WARPGROUP == CONSUMERS) {
             registers_lower<24>();
             if (threadIdx.x == CONSUMERS * WARPGROUP) produce(map);
