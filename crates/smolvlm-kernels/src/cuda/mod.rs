@@ -13,7 +13,6 @@ mod draw;
 mod event;
 mod launch;
 mod linear;
-mod many_products;
 mod matmul;
 mod memory;
 mod peak;
