@@ -28,6 +28,7 @@ DEVICE float gelu_fast(float x) {
 // Blocks of a cluster compute the same outputs of neighbouring rows and bring each other a part of the weight.
 template <int ROW_TILES, int OUTPUTS, bool TOGETHER, int STAGES, int CLUSTER, int ACTIVATION> struct ManyRows {
     static constexpr int BOX = 64, BOX_BYTES = BOX * BOX * 2;
+    static constexpr int TURNS = 3;  // named barriers from here on
     static constexpr int GROUPS = 2, GROUP_ROWS = ROW_TILES * BOX, TILE_ROWS = TOGETHER ? GROUPS * GROUP_ROWS : GROUP_ROWS;
     static constexpr int X_BYTES = TILE_ROWS * BOX * 2, STAGE_BYTES = X_BYTES + OUTPUTS * BOX * 2;
     static constexpr int RESULT_BOXES = ROW_TILES * OUTPUTS / BOX;
@@ -131,7 +132,8 @@ template <int ROW_TILES, int OUTPUTS, bool TOGETHER, int STAGES, int CLUSTER, in
             ring.parity = before / STAGES % 2;
             before += TOGETHER ? pieces : GROUPS * pieces;
             float sums[ROW_TILES][OUTPUTS / 2];
-            multiply(sums, ring, TOGETHER ? group : 0);
+            if (!TOGETHER && item != first_item) named_sync(TURNS + group, GROUPS * WARPGROUP);
+            multiply(sums, ring, TOGETHER ? group : 0, !TOGETHER && item + step < items ? TURNS + (group ^ 1) : 0);
             if (has_residual) {
                 barrier_wait(residual_full + 8 * group, residual_parity);
                 residual_parity ^= 1;
@@ -162,8 +164,9 @@ template <int ROW_TILES, int OUTPUTS, bool TOGETHER, int STAGES, int CLUSTER, in
         }
     }
 
-    // All pieces of one tile, of which this warpgroup has row tiles from `first` · ROW_TILES on.
-    DEVICE void multiply(float (&sums)[ROW_TILES][OUTPUTS / 2], RingPosition<STAGES> ring, int first) const {
+    // All pieces of one tile, of which this warpgroup has row tiles from `first` · ROW_TILES on. The other's turn is `next`, if it has one. Nobody
+    // waits for a piece before its turn: a barrier knows the last two of its phases apart, and no more.
+    DEVICE void multiply(float (&sums)[ROW_TILES][OUTPUTS / 2], RingPosition<STAGES> ring, int first, int next) const {
         u32 last = 0;
         for (int piece = 0; piece < pieces; piece++) {
             barrier_wait(full + 8 * ring.slot, ring.parity);
@@ -184,6 +187,7 @@ template <int ROW_TILES, int OUTPUTS, bool TOGETHER, int STAGES, int CLUSTER, in
             last = empty + 8 * ring.slot;
             ring.advance();
         }
+        if (next) named_arrive(next, GROUPS * WARPGROUP);
 #pragma unroll
         for (int i = 0; i < ROW_TILES; i++) wgmma_wait<0>(sums[i]);
         release(last);
