@@ -38,8 +38,6 @@ pub(super) enum Module {
     FewRows,
     /// Products of tens to hundreds of rows.
     SomeRows,
-    /// Products of many rows.
-    ManyRows,
     /// Attention for any head size, and decoding's.
     Attention,
     /// Attention of many queries on matrix units.
@@ -47,8 +45,7 @@ pub(super) enum Module {
 }
 
 impl Module {
-    const ALL: [Self; 6] =
-        [Self::Rows, Self::FewRows, Self::SomeRows, Self::ManyRows, Self::Attention, Self::FastAttention];
+    const ALL: [Self; 5] = [Self::Rows, Self::FewRows, Self::SomeRows, Self::Attention, Self::FastAttention];
 
     fn source(self) -> Source {
         match self {
@@ -63,14 +60,6 @@ impl Module {
                     include_str!("kernels/product.cuh"),
                     include_str!("kernels/tensor_core.cuh"),
                     include_str!("kernels/some_rows.cu"),
-                ],
-            },
-            Self::ManyRows => Source {
-                name: "many_rows",
-                files: &[
-                    include_str!("kernels/tensor_core.cuh"),
-                    include_str!("kernels/many_rows.cu"),
-                    include_str!("kernels/many_rows_entries.cu"),
                 ],
             },
             Self::Attention => Source { name: "attention", files: &[include_str!("kernels/attention.cu")] },

@@ -2,7 +2,6 @@
 
 use super::CudaBackend;
 use super::launch::{Argument, Module, Shape};
-use super::many_products;
 use super::matmul::Product;
 use super::small_products;
 use super::tensor::{Element, Tensor, Vector, Weight};
@@ -42,34 +41,27 @@ fn many_rows(backend: &CudaBackend, args: &LinearArgs<'_, CudaBackend>, residual
     };
     let x = prepared.as_ref().unwrap_or(args.x);
     let bias = args.bias.map(|bias| bias_as(bias, out.element));
-    let product = Product { x, weight: args.weight, out, residual: None, residual_rows: x.rows, bias, gelu: false };
+    let product = Product { x, weight: args.weight, out, residual: None, bias, gelu: false };
     match args.activation {
         Activation::Identity => {
-            return self::product(backend, &Product { residual: residual.map(Tensor::pointer), ..product });
+            return backend.matmul.product(&Product { residual: residual.map(Tensor::pointer), ..product });
         }
         // The library's own is coarse, which does not matter where the result is rounded anyway.
         Activation::GeluTanh if out.element == Element::Bf16 => {
-            self::product(backend, &Product { gelu: true, ..product });
+            backend.matmul.product(&Product { gelu: true, ..product });
         }
         Activation::GeluTanh => {
-            self::product(backend, &Product { bias: None, ..product });
+            backend.matmul.product(&Product { bias: None, ..product });
             bias_gelu(backend, args.bias, out);
         }
         Activation::SwiGlu => {
             let both = backend.tensor(x.rows, args.weight.outputs, out.element);
-            self::product(backend, &Product { out: &both, ..product });
+            backend.matmul.product(&Product { out: &both, ..product });
             swiglu(backend, &both, out);
         }
     }
     if let Some(residual) = residual {
         add(backend, residual, out);
-    }
-}
-
-/// By a kernel of ours, or by the library.
-fn product(backend: &CudaBackend, product: &Product<'_>) {
-    if !many_products::start(backend, product) {
-        backend.matmul.product(product);
     }
 }
 
@@ -181,17 +173,10 @@ fn bias_as(bias: &Vector, element: Element) -> u64 {
 pub(super) fn patch_embed(backend: &CudaBackend, plan: &super::Plan, args: &PatchArgs<'_, CudaBackend>) -> Tensor {
     let element = args.weight.element;
     let patches = unfold(backend, plan, args.patch, args.weight);
-    let positions = convert(backend, args.positions, element);
-    let positions = positions.as_ref().unwrap_or(args.positions);
     let out = backend.tensor(patches.rows, args.weight.outputs, element);
-    let (residual, residual_rows) = (Some(positions.pointer()), positions.rows);
-    let bias = Some(bias_as(args.bias, element));
-    let product = Product { x: &patches, weight: args.weight, out: &out, residual, residual_rows, bias, gelu: false };
-    if !many_products::start(backend, &product) {
-        repeat(backend, positions, &out);
-        let residual = Some(out.pointer());
-        backend.matmul.product(&Product { residual, residual_rows: out.rows, ..product });
-    }
+    repeat(backend, args.positions, &out);
+    let (residual, bias) = (Some(out.pointer()), Some(bias_as(args.bias, element)));
+    backend.matmul.product(&Product { x: &patches, weight: args.weight, out: &out, residual, bias, gelu: false });
     out
 }
 

@@ -57,10 +57,8 @@ pub(super) struct Product<'a> {
     pub(super) x: &'a Tensor,
     pub(super) weight: &'a Weight,
     pub(super) out: &'a Tensor,
-    /// `[residual_rows, outputs]` stored as `out` is; may be `out`.
+    /// `[rows, outputs]` stored as `out` is; may be `out`.
     pub(super) residual: Option<CUdeviceptr>,
-    /// As many as `x` has, or fewer that are repeated, which only kernels of ours do.
-    pub(super) residual_rows: usize,
     /// `[outputs]` stored as `out` is.
     pub(super) bias: Option<CUdeviceptr>,
     pub(super) gelu: bool,
@@ -86,7 +84,6 @@ impl Matmul {
 
     fn start(&self, product: &Product<'_>) -> std::result::Result<(), CublasError> {
         assert_eq!(product.x.element, product.weight.element, "formats of a product");
-        assert!(product.residual.is_none() || product.residual_rows == product.x.rows, "rows of a residual");
         let problem = Problem {
             rows: product.x.rows,
             inputs: product.weight.inputs,

@@ -12,7 +12,6 @@ mod download;
 mod event;
 mod launch;
 mod linear;
-mod many_products;
 mod matmul;
 mod memory;
 mod peak;

@@ -28,10 +28,6 @@ DEVICE void load_matrices_transposed(u32 (&r)[4], u32 address) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
                  : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(address) : "memory");
 }
-DEVICE void store_matrices(u32 address, const u32 (&r)[4]) {
-    asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};"
-                 ::"r"(address), "r"(r[0]), "r"(r[1]), "r"(r[2]), "r"(r[3]) : "memory");
-}
 // d[16 × 8] += a[16 × 16] · b[16 × 8]
 DEVICE void mma_16_8_16(float* d, const u32* a, u32 b0, u32 b1) {
     asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
@@ -92,40 +88,6 @@ DEVICE void tma_load_3d(u32 to, const TensorMap* map, int x, int y, int z, u32 b
         "cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3, %4}], [%5];"
         ::"r"(to), "l"(map), "r"(x), "r"(y), "r"(z), "r"(barrier) : "memory");
 }
-// The same into every block of the cluster that `blocks` has a bit for, at the same place and for the same barrier there.
-DEVICE void tma_load_2d_multicast(u32 to, const TensorMap* map, int x, int y, u32 barrier, bf16 blocks) {
-    asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.multicast::cluster [%0], "
-                 "[%1, {%2, %3}], [%4], %5;" ::"r"(to), "l"(map), "r"(x), "r"(y), "r"(barrier), "h"(blocks) : "memory");
-}
-// Copies to memory: started by one thread, which commits what it started and waits by itself.
-DEVICE void tma_store_2d(const TensorMap* map, int x, int y, u32 from) {
-    asm volatile("cp.async.bulk.tensor.2d.global.shared::cta.tile.bulk_group [%0, {%1, %2}], [%3];"
-                 ::"l"(map), "r"(x), "r"(y), "r"(from) : "memory");
-}
-DEVICE void tma_store_commit() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }
-// Until shared memory may be written again; until all is written.
-DEVICE void tma_store_wait_read() { asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory"); }
-DEVICE void tma_store_wait() { asm volatile("cp.async.bulk.wait_group 0;" ::: "memory"); }
-
-DEVICE u32 cluster_rank() {
-    u32 rank;
-    asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
-    return rank;
-}
-// All threads of all blocks of a cluster.
-DEVICE void cluster_sync() {
-    asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
-}
-// Arrives at the same barrier of another block of the cluster, or of this one.
-DEVICE void barrier_arrive_at(u32 barrier, u32 rank) {
-    asm volatile(
-        "{\n"
-        ".reg .b32 there;\n"
-        "mapa.shared::cluster.u32 there, %0, %1;\n"
-        "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [there];\n"
-        "}" ::"r"(barrier), "r"(rank) : "memory");
-}
-
 // Orders this thread's ordinary accesses to shared memory with those of TMA and wgmma.
 DEVICE void fence_async_proxy() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
@@ -165,10 +127,6 @@ DEVICE void wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" :::
 #define NAMES_32_63 \
     "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, %48, %49, %50, %51, %52, %53, %54, " \
     "%55, %56, %57, %58, %59, %60, %61, %62, %63"
-#define NAMES_64_127 \
-    "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, %80, %81, %82, %83, %84, %85, %86, " \
-    "%87, %88, %89, %90, %91, %92, %93, %94, %95, %96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, " \
-    "%109, %110, %111, %112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127"
 
 // Waits until at most PENDING committed groups are unfinished. The accumulators pass through, so that the compiler
 // cannot read them earlier.
@@ -178,12 +136,6 @@ template <int PENDING> DEVICE void wgmma_wait(float (&d)[32]) {
 template <int PENDING> DEVICE void wgmma_wait(float (&d)[64]) {
     asm volatile("wgmma.wait_group.sync.aligned %64;" : REGISTERS_32(d, 0), REGISTERS_32(d, 32) : "n"(PENDING) : "memory");
 }
-template <int PENDING> DEVICE void wgmma_wait(float (&d)[128]) {
-    asm volatile("wgmma.wait_group.sync.aligned %128;"
-                 : REGISTERS_32(d, 0), REGISTERS_32(d, 32), REGISTERS_32(d, 64), REGISTERS_32(d, 96) : "n"(PENDING) : "memory");
-}
-// The same where nothing reads the accumulators before another wait.
-template <int PENDING> DEVICE void wgmma_wait() { asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(PENDING) : "memory"); }
 
 // d[64 × N] (+)= a[64 × 16] · b[16 × N] with N twice the number of accumulators; `a` in registers; b's depth runs along
 // its rows' columns (keys) or, TRANSPOSED, along its rows (values). Without `accumulate` d starts anew.
@@ -212,13 +164,6 @@ DEVICE void wgmma_shared(float (&d)[64], u64 a, u64 b, int accumulate) {
                  "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {" NAMES_0_31 ", " NAMES_32_63
                  "}, %64, %65, accumulate, 1, 1, 0, 0;\n}"
                  : REGISTERS_32(d, 0), REGISTERS_32(d, 32) : "l"(a), "l"(b), "r"(accumulate));
-}
-DEVICE void wgmma_shared(float (&d)[128], u64 a, u64 b, int accumulate) {
-    asm volatile("{\n.reg .pred accumulate;\nsetp.ne.b32 accumulate, %130, 0;\n"
-                 "wgmma.mma_async.sync.aligned.m64n256k16.f32.bf16.bf16 {" NAMES_0_31 ", " NAMES_32_63 ", " NAMES_64_127
-                 "}, %128, %129, accumulate, 1, 1, 0, 0;\n}"
-                 : REGISTERS_32(d, 0), REGISTERS_32(d, 32), REGISTERS_32(d, 64), REGISTERS_32(d, 96)
-                 : "l"(a), "l"(b), "r"(accumulate));
 }
 // Named barriers (0 is that of __syncthreads): `threads` is how many take part, waiting or only arriving.
 DEVICE void named_sync(int id, int threads) { asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory"); }
