@@ -252,7 +252,7 @@ impl Case for Mlp {
 }
 
 #[test]
-fn layers_of_many_rows_equal_the_reference_whatever_tiles_they_are_cut_into() {
+fn an_mlp_of_many_rows_equals_the_reference() {
     let mut rng = ChaCha8Rng::seed_from_u64(8);
     for (rows, inputs, width, mlp) in
         [(512, 64, 128, 256), (700, 72, 136, 264), (1301, 200, 72, 648), (3000, 24, 200, 40)]
@@ -432,7 +432,7 @@ impl Case for PatchEmbed {
 #[test]
 fn patches_equal_the_reference_and_pixels_beyond_the_last_whole_patch_are_unused() {
     let mut rng = ChaCha8Rng::seed_from_u64(5);
-    // The last has patches and rows enough for a GPU's kernel for many.
+    // The last has patches for a GPU's kernel that takes a line at a time.
     for (size, patch, width, count) in [(24, 4, 48, 3), (29, 7, 20, 3), (128, 16, 72, 9)] {
         let side = size / patch;
         let format = if count > 3 { Format::Bf16 } else { Format::F32 };

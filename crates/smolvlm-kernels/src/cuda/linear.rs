@@ -173,10 +173,8 @@ fn bias_as(bias: &Vector, element: Element) -> u64 {
 pub(super) fn patch_embed(backend: &CudaBackend, plan: &super::Plan, args: &PatchArgs<'_, CudaBackend>) -> Tensor {
     let element = args.weight.element;
     let patches = unfold(backend, plan, args.patch, args.weight);
-    let positions = convert(backend, args.positions, element);
-    let positions = positions.as_ref().unwrap_or(args.positions);
     let out = backend.tensor(patches.rows, args.weight.outputs, element);
-    repeat(backend, positions, &out);
+    repeat(backend, args.positions, &out);
     let (residual, bias) = (Some(out.pointer()), Some(bias_as(args.bias, element)));
     backend.matmul.product(&Product { x: &patches, weight: args.weight, out: &out, residual, bias, gelu: false });
     out

@@ -476,3 +476,21 @@ fn check_prompt(request: &Request, config: &ModelConfig) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_of_several_groups_is_small() {
+        let groups =
+            |tiles| super::groups(tiles, &Appetite { tiles: 11, first_tiles: 4, tokens: 1 }).collect::<Vec<_>>();
+        assert!(groups(0).is_empty());
+        assert_eq!(groups(3), [3]);
+        assert_eq!(groups(4), [4]);
+        assert_eq!(groups(17), [4, 11, 2]);
+        assert_eq!(groups(64), [4, 11, 11, 11, 11, 11, 5]);
+        let alone = Appetite { tiles: 1, first_tiles: 1, tokens: 1 };
+        assert_eq!(super::groups(3, &alone).collect::<Vec<_>>(), [1, 1, 1]);
+    }
+}
