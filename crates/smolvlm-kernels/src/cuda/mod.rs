@@ -9,6 +9,7 @@ mod compile;
 mod decode;
 mod device;
 mod event;
+mod hopper_products;
 mod launch;
 mod linear;
 mod matmul;

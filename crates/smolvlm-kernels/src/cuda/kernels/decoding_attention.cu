@@ -1,6 +1,7 @@
 // Attention of one new token of each of many sequences in bf16 with heads of 64, on Hopper: rotates, appends and attends. One block per
 // key-value head, sequence and part of the keys. Keys and values come by the tensor copy engine, 16 tokens at a time, before the kernel before
-// this one has ended; four warps take turns with them, and the query heads that share them are rows of one left operand.
+// this one has ended; four warps take turns with them, each with two places of its own, and the query heads that share them are rows of one left
+// operand.
 // It follows `tensor_core.cuh`.
 
 #ifdef HAS_WGMMA
@@ -11,6 +12,7 @@ constexpr int TILE_BYTES = TILE * D * 2;
 constexpr int WARPS = 4;
 constexpr int PART = 256;             // tokens of a block
 constexpr int TURNS = PART / TILE / WARPS;
+constexpr int PLACES = 2;             // of each warp's tiles in shared memory
 constexpr int QUERY_ROW = D + 8;      // rows start in different banks
 constexpr int MOST_GROUP = 8;
 
@@ -26,44 +28,53 @@ struct DecodingArguments {
     int layer_row, page_rows, kv_heads; // the same in rows
 };
 
-struct DecodingShared {
+template <int GROUP> struct DecodingShared {
     bf16 queries[MOST_GROUP][QUERY_ROW];
     alignas(16) bf16 newest[2][D];
-    float sums[WARPS][MOST_GROUP][D], most[WARPS][MOST_GROUP], total[WARPS][MOST_GROUP];
-    u64 arrived[WARPS];
+    float sums[WARPS][GROUP][D], most[WARPS][GROUP], total[WARPS][GROUP];
+    u64 arrived[WARPS][PLACES];
 };
 
 // 16 bytes of a token in a swizzled tile.
 DEVICE u32 swizzled(u32 tile, u32 token, u32 column) { return tile + token * D * 2 + ((column ^ (token & 7)) << 4); }
 
+DEVICE void store(u32 to, uint4 x) {
+    asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(to), "r"(x.x), "r"(x.y), "r"(x.z), "r"(x.w) : "memory");
+}
+
 template <int GROUP> struct DecodingAttention {
     const DecodingArguments& args;
-    DecodingShared& shared;
-    u32 tiles; // keys and values of all tiles of this part
-    int warp, lane, kv_head, row, heads, position, first, tokens, pages;
+    DecodingShared<GROUP>& shared;
+    u32 tiles; // keys and values of this warp's tiles
+    int warp, lane, kv_head, row, heads, position, first, tokens, pages, count;
+    int at; // of keys or values of turn `lane / 2`, in rows of the cache
 
-    DEVICE DecodingAttention(const DecodingArguments& args_, DecodingShared& shared_, u32 tiles_)
-        : args(args_), shared(shared_), tiles(tiles_), warp(threadIdx.x / WARP), lane(threadIdx.x % WARP), kv_head(blockIdx.x), row(blockIdx.y),
-          heads(args_.kv_heads * GROUP), position(args_.positions[row]), first(blockIdx.z * PART), tokens(min(position + 1 - first, PART)),
-          pages(args_.first_pages[row]) {}
+    DEVICE DecodingAttention(const DecodingArguments& args_, DecodingShared<GROUP>& shared_, u32 memory)
+        : args(args_), shared(shared_), tiles(memory + threadIdx.x / WARP * PLACES * 2 * TILE_BYTES), warp(threadIdx.x / WARP),
+          lane(threadIdx.x % WARP), kv_head(blockIdx.x), row(blockIdx.y), heads(args_.kv_heads * GROUP), position(args_.positions[row]),
+          first(blockIdx.z * PART), tokens(min(position + 1 - first, PART)), pages(args_.first_pages[row]), count((tokens + TILE - 1) / TILE) {}
 
-    DEVICE u32 tile(int i, int values) const { return tiles + (2 * i + values) * TILE_BYTES; }
+    DEVICE u32 tile(int turn, int values) const { return tiles + (turn % PLACES * 2 + values) * TILE_BYTES; }
+    DEVICE u32 arrived(int turn) const { return shared_address(&shared.arrived[warp][turn % PLACES]); }
     DEVICE bool has_newest() const { return first + tokens == position + 1; }
 
-    // Each warp its own tiles; the newest token is not there yet.
-    DEVICE void bring() const {
-        const int i = lane / 2 * WARPS + warp, values = lane % 2, count = (tokens + TILE - 1) / TILE;
-        const u32 barrier = shared_address(&shared.arrived[warp]);
+    // Two lanes a turn.
+    DEVICE void bring(int turn) const {
+        if (lane / 2 != turn || turn * WARPS + warp >= count) return;
+        if (lane % 2 == 0) barrier_arrive_expect(arrived(turn), 2 * TILE_BYTES);
+        tma_load_2d(tile(turn, lane % 2), &args.map, 0, at, arrived(turn));
+    }
+    // The first of this warp's tiles; the newest token is not there yet.
+    DEVICE void begin() {
         if (lane == 0) {
-            barrier_init(barrier, 1);
+            for (int place = 0; place < PLACES; place++) barrier_init(arrived(place), 1);
             barrier_init_fence();
-            barrier_arrive_expect(barrier, (count - warp + WARPS - 1) / WARPS * 2 * TILE_BYTES);
         }
         __syncwarp();
-        if (lane / 2 >= TURNS || i >= count) return;
-        const int token = first + i * TILE, page = args.pages[pages + token / PAGE];
-        const int at = page * args.page_rows + args.layer_row + (values * args.kv_heads + kv_head) * PAGE + token % PAGE;
-        tma_load_2d(tile(i, values), &args.map, 0, at, barrier);
+        const int i = lane / 2 * WARPS + warp, token = first + i * TILE;
+        if (lane < 2 * TURNS && i < count)
+            at = args.pages[pages + token / PAGE] * args.page_rows + args.layer_row + (lane % 2 * args.kv_heads + kv_head) * PAGE + token % PAGE;
+        for (int turn = 0; turn < PLACES; turn++) bring(turn);
     }
 
     // A warp per query head and one for the key and its value; a lane has numbers j and j + 32.
@@ -98,19 +109,15 @@ template <int GROUP> struct DecodingAttention {
     }
 
     // The newest token takes its place, and values of tokens that do not exist become zeros: what they are might not be numbers.
-    DEVICE void complete(int i) const {
-        const int last = tokens - 1 - i * TILE; // in this tile
+    DEVICE void complete(int turn) const {
+        const int last = tokens - 1 - (turn * WARPS + warp) * TILE; // in this tile
         if (last >= TILE - 1 && !has_newest()) return;
-        __syncwarp();
         for (int piece = lane; piece < TILE * 8; piece += WARP) {
             const int token = piece / 8, column = piece % 8;
             if (token == last && has_newest()) {
-                for (int values = 0; values < 2; values++) {
-                    const uint4 x = *(const uint4*)&shared.newest[values][column * 8];
-                    asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(swizzled(tile(i, values), token, column)), "r"(x.x), "r"(x.y), "r"(x.z), "r"(x.w) : "memory");
-                }
+                for (int values = 0; values < 2; values++) store(swizzled(tile(turn, values), token, column), *(const uint4*)&shared.newest[values][column * 8]);
             } else if (token > last) {
-                asm volatile("st.shared.v4.u32 [%0], {%1, %1, %1, %1};" ::"r"(swizzled(tile(i, 1), token, column)), "r"(0) : "memory");
+                store(swizzled(tile(turn, 1), token, column), make_uint4(0, 0, 0, 0));
             }
         }
         __syncwarp();
@@ -118,7 +125,7 @@ template <int GROUP> struct DecodingAttention {
 
     // Rows of an accumulator are query heads; those from the eighth on are nobody's.
     DEVICE void attend() const {
-        const int g = lane / 4, t = lane % 4, count = (tokens + TILE - 1) / TILE;
+        const int g = lane / 4, t = lane % 4;
         u32 q[D / 16][4];
 #pragma unroll
         for (int k = 0; k < D / 16; k++) {
@@ -126,44 +133,44 @@ template <int GROUP> struct DecodingAttention {
             q[k][2] = *(const u32*)&shared.queries[g][k * 16 + 8 + t * 2];
             q[k][1] = q[k][3] = 0;
         }
-        if (warp < count) barrier_wait(shared_address(&shared.arrived[warp]), 0);
-        float scores[TURNS][2][4], most = -INFINITY, total = 0.f, sums[D / 8][4];
+        float most = -INFINITY, total = 0.f, sums[D / 8][4];
 #pragma unroll
-        for (int turn = 0; turn < TURNS; turn++) {
+        for (int n = 0; n < D / 8; n++) sums[n][0] = sums[n][1] = sums[n][2] = sums[n][3] = 0.f;
+        for (int turn = 0; turn * WARPS + warp < count; turn++) {
             const int i = turn * WARPS + warp;
-            for (int half = 0; half < 2; half++) scores[turn][half][0] = scores[turn][half][1] = scores[turn][half][2] = scores[turn][half][3] = 0.f;
-            if (i >= count) continue;
-            if (i == count - 1) complete(i);
+            barrier_wait(arrived(turn), turn / PLACES & 1);
+            if (i == count - 1) complete(turn);
+            float scores[2][4] = {{0.f, 0.f, 0.f, 0.f}, {0.f, 0.f, 0.f, 0.f}};
 #pragma unroll
             for (int k = 0; k < D / 16; k++) {
                 u32 b[4];
-                load_matrices(b, swizzled(tile(i, 0), (lane & 7) + (lane >> 4) * 8, 2 * k + (lane >> 3 & 1)));
-                mma_16_8_16(scores[turn][0], q[k], b[0], b[1]);
-                mma_16_8_16(scores[turn][1], q[k], b[2], b[3]);
+                load_matrices(b, swizzled(tile(turn, 0), (lane & 7) + (lane >> 4) * 8, 2 * k + (lane >> 3 & 1)));
+                mma_16_8_16(scores[0], q[k], b[0], b[1]);
+                mma_16_8_16(scores[1], q[k], b[2], b[3]);
             }
+            float higher = most;
 #pragma unroll
             for (int j = 0; j < 4; j++) {
-                float& score = scores[turn][j / 2][j % 2];
+                float& score = scores[j / 2][j % 2];
                 score = i * TILE + j / 2 * 8 + t * 2 + j % 2 < tokens ? score * (0.125f * LOG2_E) : -INFINITY;
-                most = fmaxf(most, score);
+                higher = fmaxf(higher, score);
             }
-        }
-        most = quad_max(most);
-#pragma unroll
-        for (int n = 0; n < D / 8; n++) sums[n][0] = sums[n][1] = sums[n][2] = sums[n][3] = 0.f;
-#pragma unroll
-        for (int turn = 0; turn < TURNS; turn++) {
-            const int i = turn * WARPS + warp;
-            if (i >= count) continue;
-            for (int j = 0; j < 4; j++) total += scores[turn][j / 2][j % 2] = exp2_fast(scores[turn][j / 2][j % 2] - most);
-            const u32 p[4] = {pack_bf16(scores[turn][0][0], scores[turn][0][1]), 0, pack_bf16(scores[turn][1][0], scores[turn][1][1]), 0};
+            higher = quad_max(higher);
+            const float old = exp2_fast(most - higher);
+            most = higher;
+            total *= old;
+            for (int j = 0; j < 4; j++) total += scores[j / 2][j % 2] = exp2_fast(scores[j / 2][j % 2] - most);
+            const u32 p[4] = {pack_bf16(scores[0][0], scores[0][1]), 0, pack_bf16(scores[1][0], scores[1][1]), 0};
 #pragma unroll
             for (int n = 0; n < D / 8; n += 2) {
+                sums[n][0] *= old, sums[n][1] *= old, sums[n + 1][0] *= old, sums[n + 1][1] *= old;
                 u32 b[4];
-                load_matrices_transposed(b, swizzled(tile(i, 1), lane & 15, n + (lane >> 4)));
+                load_matrices_transposed(b, swizzled(tile(turn, 1), lane & 15, n + (lane >> 4)));
                 mma_16_8_16(sums[n], p, b[0], b[1]);
                 mma_16_8_16(sums[n + 1], p, b[2], b[3]);
             }
+            __syncwarp();
+            bring(turn + PLACES);
         }
         total = quad_sum(total);
         if (g >= GROUP) return;
@@ -198,10 +205,10 @@ template <int GROUP> struct DecodingAttention {
         }
     }
 
-    DEVICE void run() const {
+    DEVICE void run() {
         let_next_start();
         if (tokens <= 0) return;
-        bring();
+        begin();
         rotate();
         __syncthreads();
         attend();
@@ -215,7 +222,7 @@ template <int GROUP> struct DecodingAttention {
 #define DECODING(GROUP)                                                                                                        \
     extern "C" __global__ void __launch_bounds__(128) decoding_attention_##GROUP(const __grid_constant__ DecodingArguments args) { \
         extern __shared__ __align__(1024) u8 memory[];                                                                          \
-        __shared__ DecodingShared shared;                                                                                       \
+        __shared__ DecodingShared<GROUP> shared;                                                                                      \
         DecodingAttention<GROUP>(args, shared, shared_address(memory)).run();                                                   \
     }
 DECODING(1)
