@@ -68,10 +68,12 @@ impl Tile {
     fn memory(&self, inputs: usize, limit: usize) -> Option<(usize, usize)> {
         let chunks = inputs.div_ceil(CHUNK);
         let norm = chunks * CHUNK_BYTES;
-        let stages = (limit.checked_sub(norm + BARRIERS)? / self.slot()).min(chunks).min(MOST_STAGES);
+        let most = (limit.checked_sub(norm + BARRIERS)? / self.slot()).min(MOST_STAGES);
+        // A place that is used again stays with the warps that used it first.
+        let stages = if most >= chunks { chunks } else { most / self.turns * self.turns };
         // Sums meet where chunks were.
         let bytes = (stages * self.slot()).max(self.sums()) + norm;
-        (stages >= chunks.min(FEWEST_STAGES) && bytes + BARRIERS <= limit).then_some((stages, bytes))
+        (stages >= FEWEST_STAGES.min(chunks) && bytes + BARRIERS <= limit).then_some((stages, bytes))
     }
 }
 

@@ -17,7 +17,7 @@ struct RowsProduct {
     bf16* out;             // [rows, width]: outputs, or half as many for SWIGLU
     float eps;
     u32 rows, inputs, outputs, activation;
-    u32 stages; // chunks that shared memory holds
+    u32 stages; // chunks that shared memory holds: all, or a multiple of WK, so that the same warps wait for all that come to a place
 };
 
 DEVICE void load_matrices_2(u32 (&r)[2], u32 address) {
