@@ -89,7 +89,7 @@ const TILES: [Tile; 8] = [
     Tile::new(16, 16, 8),
 ];
 
-/// The kernel and how it is started, and its structure, if the product suits it. `residual` is stored as `out` is.
+/// Starts a product if it suits the kernel; whether it does. `residual` is stored as `out` is.
 pub(super) fn start(
     backend: &CudaBackend,
     args: &LinearArgs<'_, CudaBackend>,
@@ -138,6 +138,7 @@ pub(super) fn start(
     true
 }
 
+/// The largest tile that leaves work for most multiprocessors, with its chunks and bytes of shared memory.
 fn choose(backend: &CudaBackend, rows: usize, inputs: usize, outputs: usize) -> Option<(Tile, usize, usize)> {
     let enough = backend.device.info.multiprocessors as usize * 3 / 5;
     let fits = |tile: &Tile| {
