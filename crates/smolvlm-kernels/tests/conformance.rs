@@ -270,6 +270,63 @@ fn an_mlp_of_many_rows_equals_the_reference() {
     }
 }
 
+/// A product of activations as a layer stores them: what the kernels for tens to hundreds of rows take.
+struct Stage {
+    rows: usize,
+    x: Vec<f32>,
+    weight: Stored,
+    second: Option<Stored>,
+    norm: Option<Vec<f32>>,
+    residual: Option<Vec<f32>>,
+    format: Format,
+}
+
+impl Case for Stage {
+    fn run<B: Backend>(&self, backend: &B) -> Vec<f32> {
+        let x = as_stored(backend, self.rows, self.weight.cols, &self.x, self.format);
+        let residual = self.residual.as_ref().map(|r| as_stored(backend, self.rows, self.weight.rows, r, self.format));
+        let weight = match &self.second {
+            Some(up) => backend.pack_gate_up(self.weight.view(), up.view(), self.format),
+            None => backend.pack(&[self.weight.view()], self.format),
+        };
+        let norm = self.norm.as_ref().map(|weight| backend.vector(weight));
+        let activation = if self.second.is_some() { Activation::SwiGlu } else { Activation::Identity };
+        let norm = norm.as_ref().map(|weight| Norm::Rms { weight, eps: 1e-5 });
+        let args = LinearArgs { norm, activation, residual: residual.as_ref(), ..LinearArgs::new(&x, &weight) };
+        backend.download(&backend.linear(args))
+    }
+
+    fn format(&self) -> Format {
+        self.format
+    }
+}
+
+/// Rows that leave tiles half empty, inputs that end inside a chunk, outputs that end inside a tile; the 256M model's own widths.
+#[test]
+fn stages_of_a_decoding_layer_equal_the_reference_for_any_number_of_sequences() {
+    let mut rng = ChaCha8Rng::seed_from_u64(11);
+    let shapes =
+        [(5, 576, 960), (16, 200, 72), (17, 72, 264), (33, 576, 576), (64, 136, 1544), (65, 64, 8), (100, 576, 96)];
+    let larger = [(129, 200, 200), (256, 136, 968), (300, 64, 1000), (8, 1536, 576), (130, 648, 40)];
+    for (rows, inputs, outputs) in shapes.into_iter().chain(larger) {
+        for (gated, normed) in [(false, false), (false, true), (true, true), (true, false)] {
+            let case = Stage {
+                rows,
+                x: numbers(&mut rng, rows * inputs),
+                weight: Stored::random(&mut rng, outputs, inputs),
+                second: gated.then(|| Stored::random(&mut rng, outputs, inputs)),
+                norm: normed.then(|| numbers(&mut rng, inputs)),
+                residual: (!gated && !normed && outputs < 600).then(|| numbers(&mut rng, rows * outputs)),
+                format: Format::Bf16,
+            };
+            // Norms round at another place than the reference.
+            let slack = if normed { 200.0 } else { 1.0 };
+            let what = format!("a stage of {rows}×{inputs}×{outputs}, gated {gated}, normed {normed}");
+            conforms(&what, slack * BF16_TOLERANCE, case);
+        }
+    }
+}
+
 struct TileAttention {
     format: Format,
     tiles: usize,
@@ -390,6 +447,39 @@ fn attention_over_pages_equals_the_reference_for_ragged_chunks() {
                 slack * tolerance(format),
                 case,
             );
+        }
+    }
+}
+
+/// One token of each of several sequences, in every place of a tile, and over more than one part of the keys.
+#[test]
+fn attention_of_one_token_of_each_sequence_equals_the_reference() {
+    let mut rng = ChaCha8Rng::seed_from_u64(12);
+    let in_one_part = [0_usize, 1, 14, 15, 16, 63, 64, 130, 255].as_slice();
+    for (heads, kv_heads) in [(9, 3), (4, 4), (2, 1), (8, 2)] {
+        for pasts in [in_one_part, &[300, 20, 256]] {
+            let (mut prompts, mut tokens) = (TokenBatch::default(), TokenBatch::default());
+            let (mut row, mut page) = (0, 0);
+            for (i, past) in pasts.iter().enumerate() {
+                let first = page as usize;
+                prompts.pages.extend((page..).take((past + 1).div_ceil(PAGE_TOKENS)));
+                page = prompts.pages.len() as u32;
+                let pages = first..page as usize;
+                if *past > 0 {
+                    prompts.segments.push(Segment { rows: row..row + past, start: 0, pages: pages.clone() });
+                }
+                tokens.segments.push(Segment { rows: i..i + 1, start: *past, pages });
+                row += past;
+            }
+            // The device's order of pages is not that of the sequences.
+            prompts.pages.reverse();
+            tokens.pages.clone_from(&prompts.pages);
+            let width = (heads + 2 * kv_heads) * 64;
+            let (before, now) = (numbers(&mut rng, row * width), numbers(&mut rng, pasts.len() * width));
+            let shape = CacheShape { layers: 1, kv_heads, head_dim: 64, pages: page as usize, format: Format::Bf16 };
+            let case = CachedAttention { heads, shape, steps: vec![(prompts, before), (tokens, now)] };
+            // A key that rounded to its neighbour matters more to a row that meets few others.
+            conforms(&format!("one token each, {heads}/{kv_heads}, after {pasts:?}"), 60.0 * BF16_TOLERANCE, case);
         }
     }
 }

@@ -40,15 +40,27 @@ pub(super) enum Module {
     FewRows,
     /// Products of tens to hundreds of rows.
     SomeRows,
+    /// The same on Hopper.
+    HopperRows,
     /// Attention for any head size, and decoding's.
     Attention,
+    /// Decoding's on Hopper.
+    DecodingAttention,
     /// Attention of many queries on matrix units.
     FastAttention,
 }
 
 impl Module {
-    const ALL: [Self; 6] =
-        [Self::Rows, Self::Draw, Self::FewRows, Self::SomeRows, Self::Attention, Self::FastAttention];
+    const ALL: [Self; 8] = [
+        Self::Rows,
+        Self::Draw,
+        Self::FewRows,
+        Self::SomeRows,
+        Self::HopperRows,
+        Self::Attention,
+        Self::DecodingAttention,
+        Self::FastAttention,
+    ];
 
     fn source(self) -> Source {
         match self {
@@ -66,7 +78,19 @@ impl Module {
                     include_str!("kernels/some_rows.cu"),
                 ],
             },
+            Self::HopperRows => Source {
+                name: "hopper_rows",
+                files: &[
+                    include_str!("kernels/product.cuh"),
+                    include_str!("kernels/tensor_core.cuh"),
+                    include_str!("kernels/hopper_rows.cu"),
+                ],
+            },
             Self::Attention => Source { name: "attention", files: &[include_str!("kernels/attention.cu")] },
+            Self::DecodingAttention => Source {
+                name: "decoding_attention",
+                files: &[include_str!("kernels/tensor_core.cuh"), include_str!("kernels/decoding_attention.cu")],
+            },
             Self::FastAttention => Source {
                 name: "fast_attention",
                 files: &[

@@ -11,6 +11,7 @@ mod device;
 mod download;
 mod draw;
 mod event;
+mod hopper_products;
 mod launch;
 mod linear;
 mod matmul;

@@ -1,6 +1,7 @@
 //! Products of 1 to 128 rows by kernels that norm, multiply and finish at once.
 
 use super::CudaBackend;
+use super::hopper_products;
 use super::launch::{Module, Shape};
 use super::tensor::{Element, Tensor};
 use crate::backend::{Activation, LinearArgs, Norm};
@@ -50,6 +51,8 @@ pub(super) fn start(
     }
     let started = if suits_few_rows(backend, args, out.element) {
         few_rows(backend, args, out)
+    } else if hopper_products::start(backend, args, residual, out) {
+        return true;
     } else if suits_some_rows(backend, args, out.element) {
         some_rows(backend, args)
     } else {
@@ -77,11 +80,16 @@ fn product(args: &LinearArgs<'_, CudaBackend>, residual: Option<&Tensor>, out: &
         rows: args.x.rows as u32,
         inputs: args.weight.inputs as u32,
         outputs: args.weight.outputs as u32,
-        activation: match args.activation {
-            Activation::Identity => 0,
-            Activation::GeluTanh => 1,
-            Activation::SwiGlu => 2,
-        },
+        activation: activation_number(args.activation),
+    }
+}
+
+/// As `product.cuh` counts them.
+pub(super) fn activation_number(activation: Activation) -> u32 {
+    match activation {
+        Activation::Identity => 0,
+        Activation::GeluTanh => 1,
+        Activation::SwiGlu => 2,
     }
 }
 

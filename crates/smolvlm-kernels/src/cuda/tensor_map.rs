@@ -18,6 +18,11 @@ impl TensorMap {
     /// bf16 numbers at `base` with `sizes`, innermost first and dense, copied in boxes of 64 × 64 with a 128-byte swizzle. A
     /// failure is kept by the device, which then starts nothing more.
     pub(super) fn of_bf16(device: &Device, base: u64, sizes: &[usize]) -> Self {
+        Self::in_boxes(device, base, sizes, BOX)
+    }
+
+    /// The same in boxes of `rows` rows of 64 numbers.
+    pub(super) fn in_boxes(device: &Device, base: u64, sizes: &[usize], rows: u32) -> Self {
         let rank = sizes.len();
         let mut dimensions = [1_u64; 3];
         dimensions.iter_mut().zip(sizes).for_each(|(dimension, size)| *dimension = *size as u64);
@@ -27,7 +32,7 @@ impl TensorMap {
             bytes *= *size as u64;
             *stride = bytes;
         }
-        let (boxes, steps) = ([BOX, BOX, 1], [1_u32; 3]);
+        let (boxes, steps) = ([BOX, rows, 1], [1_u32; 3]);
         let mut map = MaybeUninit::<Self>::zeroed();
         // Safety: the arrays have `rank` numbers or more; the map has the driver's size and alignment.
         let encoded = unsafe {

@@ -1,9 +1,11 @@
 //! Attention inside tiles and over pages: which kernel computes it, and how that is started.
 
+mod decoding;
 mod paged;
 mod tiles;
 
-pub(super) use paged::{DECODE_PART, cached};
+pub(super) use decoding::DECODE_PART;
+pub(super) use paged::cached;
 pub(super) use tiles::tiles;
 
 /// The head size that the fast kernels are made for.

@@ -1,20 +1,15 @@
 //! Attention over pages of keys and values.
 
+use super::decoding::DECODE_GROUPS;
 use super::{BARRIER, FAST_HEAD, MMA_THREADS, MOST_HEAD, THREADS, WARPS, WGMMA_ROW, WGMMA_STREAM, mma_shared};
 use crate::backend::RopeTable;
 use crate::cuda::CudaBackend;
 use crate::cuda::cache::Cache;
 use crate::cuda::launch::{Argument, Function, Module, Shape};
-use crate::cuda::plan::{Array, Plan, QUERIES_PER_BLOCK, recorded_parts};
+use crate::cuda::plan::{Array, Plan, QUERIES_PER_BLOCK};
 use crate::cuda::tensor::{Element, Tensor};
 use crate::cuda::tensor_map::TensorMap;
 
-/// Keys that one block of decoding meets.
-pub(in crate::cuda) const DECODE_PART: usize = 256;
-/// Threads of such a block.
-const DECODE_THREADS: u32 = 256;
-/// Query heads that may share a key-value head there.
-const DECODE_GROUPS: std::ops::RangeInclusive<usize> = 1..=4;
 /// Query heads of a key-value head that one block of the kernel for Hopper may take together.
 const WGMMA_GROUP: usize = 3;
 
@@ -34,7 +29,7 @@ pub(in crate::cuda) fn cached(
     let decoding = plan.batch.segments.len() == plan.tokens();
     let fast = qkv.element == Element::Bf16 && attention.head == FAST_HEAD;
     if fast && decoding && DECODE_GROUPS.contains(&group) {
-        attention.decode(backend, rope, group, &out);
+        attention.decode(backend, cache, layer, rope, group, &out);
         return out;
     }
     attention.rotate_append(backend, rope);
@@ -86,13 +81,13 @@ struct PagedMmaArguments {
 }
 
 /// Attention over pages in progress.
-struct Paged<'a> {
-    plan: &'a Plan,
-    qkv: &'a Tensor,
-    cache: u64,
-    stride: u64,
-    heads: usize,
-    kv_heads: usize,
+pub(super) struct Paged<'a> {
+    pub(super) plan: &'a Plan,
+    pub(super) qkv: &'a Tensor,
+    pub(super) cache: u64,
+    pub(super) stride: u64,
+    pub(super) heads: usize,
+    pub(super) kv_heads: usize,
     head: usize,
 }
 
@@ -107,7 +102,7 @@ impl<'a> Paged<'a> {
     ///
     /// # Safety
     /// As for [`Device::launch`](crate::cuda::device::Device::launch).
-    unsafe fn start(
+    pub(super) unsafe fn start(
         &self,
         backend: &CudaBackend,
         what: &str,
@@ -205,38 +200,5 @@ impl<'a> Paged<'a> {
         let kernel = backend.kernel(Module::FastAttention, "paged_attention_mma");
         // Safety: the structure is the kernel's; the plan's pages have memory.
         unsafe { backend.device.launch_struct("attention over pages", kernel, shape, &structure) };
-    }
-
-    /// One query for each sequence, its keys in parts; rotates and appends too.
-    fn decode(&self, backend: &CudaBackend, rope: &RopeTable<CudaBackend>, group: usize, out: &Tensor) {
-        let parts = recorded_parts(self.plan.most_keys, DECODE_PART);
-        let partial = (parts > 1).then(|| backend.tensor(out.rows * self.heads * parts, FAST_HEAD + 2, Element::F32));
-        let partial_pointer = partial.as_ref().map_or(0, Tensor::pointer);
-        let rest = [
-            rope.cos.f32.pointer().into(),
-            rope.sin.f32.pointer().into(),
-            out.pointer().into(),
-            partial_pointer.into(),
-            (self.kv_heads as u32).into(),
-            (DECODE_PART as u32).into(),
-        ];
-        let kernel = backend.kernel(Module::Attention, &format!("decode_attention_{group}"));
-        let shape = Shape::new((self.kv_heads as u32, out.rows as u32, parts as u32), DECODE_THREADS).early();
-        // Safety: a block for each key-value head, row and part; `partial` has room for all parts.
-        unsafe { self.start(backend, "attention of one token", kernel, shape, &rest) };
-        if parts == 1 {
-            return;
-        }
-        let arguments = [
-            partial_pointer.into(),
-            self.plan.array(Array::Positions).into(),
-            out.pointer().into(),
-            (DECODE_PART as u32).into(),
-            (parts as u32).into(),
-        ];
-        let shape = Shape::new((self.heads as u32, out.rows as u32, 1), FAST_HEAD as u32).early();
-        let kernel = backend.kernel(Module::Attention, "merge_parts");
-        // Safety: as above.
-        unsafe { backend.device.launch("merging attention", kernel, shape, &arguments) };
     }
 }
