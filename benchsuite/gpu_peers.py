@@ -6,7 +6,8 @@
     python benchsuite/gpu_peers.py run --ours target/release/smolvlm --checkpoint DIR
 
 Needs a Python with torch and transformers beside the driver. Writes every sample with its command (gpu.json), the table (gpu.md)
-and the machine's description to runs/DATE-MACHINE/. Ours runs before and after the peer. README.md tells what each figure contains.
+and the machine's description to runs/DATE-MACHINE/. Ours runs before and after each. A process has BENCHSUITE_LIMIT seconds
+(600). README.md tells what each figure contains.
 """
 
 import argparse
@@ -25,7 +26,7 @@ def main() -> None:
     out = args.out or HERE / "runs" / machine.folder_name()
     out.mkdir(parents=True, exist_ok=True)
     (out / "machine.md").write_text(machine.describe())
-    measure.run(args.ours.resolve(), args.checkpoint.resolve(), args.rounds, not args.ours_alone, out)
+    measure.run(args.ours.resolve(), args.checkpoint.resolve(), args.rounds, args.peers.split(",") if args.peers else [], out)
     table.write(out)
 
 
@@ -35,8 +36,8 @@ def arguments() -> argparse.Namespace:
     run = commands.add_parser("run", help="measure, and write the table")
     run.add_argument("--ours", type=Path, required=True, help="the smolvlm binary")
     run.add_argument("--checkpoint", type=Path, required=True, help="256M dimensions, bf16")
-    run.add_argument("--rounds", type=int, default=1, help="ours, the peer and ours again is one")
-    run.add_argument("--ours-alone", action="store_true", help="leave the peer out")
+    run.add_argument("--rounds", type=int, default=1, help="ours, eager, ours, compiled, ours is one")
+    run.add_argument("--peers", default="eager,compiled", help="of eager,compiled; empty: ours alone")
     run.add_argument("--out", type=Path, help="folder of the results; default: runs/DATE-MACHINE beside this file")
     written = commands.add_parser("table", help="write the table of a run's raw results again")
     written.add_argument("folder", type=Path)
