@@ -52,6 +52,13 @@ pub struct Length {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Lengths(Vec<Vec<Length>>);
 
+impl From<Vec<Vec<Length>>> for Lengths {
+    /// The lengths of every sample of every dataset, in order.
+    fn from(lengths: Vec<Vec<Length>>) -> Self {
+        Self(lengths)
+    }
+}
+
 /// What was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
@@ -142,7 +149,8 @@ impl Found {
 
     fn look(&mut self, maker: &ExampleMaker, sample: SampleRef) {
         let looked = catch_unwind(AssertUnwindSafe(|| look(maker, sample)));
-        let looked = looked.unwrap_or_else(|_| Err(vec![format!("{}: reading it fails", maker.samples().name(sample))]));
+        let looked =
+            looked.unwrap_or_else(|_| Err(vec![format!("{}: reading it fails", maker.samples().name(sample))]));
         match looked {
             Ok(size) => {
                 self.sums[sample.dataset as usize][Modality::of(size.images, size.videos) as usize].add(&size);

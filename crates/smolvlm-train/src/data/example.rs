@@ -79,6 +79,12 @@ impl Example {
     pub fn tiles(&self) -> usize {
         self.media.iter().map(|medium| medium.tiles.len()).sum()
     }
+
+    /// Memory that it takes.
+    pub(super) fn bytes(&self) -> u64 {
+        let pixels: usize = self.media.iter().flat_map(|medium| &medium.tiles).map(|tile| tile.rgb.len()).sum();
+        (pixels + self.ids.len() * BYTES_PER_TOKEN + self.name.len()) as u64
+    }
 }
 
 /// Makes examples of samples. One serves any number of threads.
@@ -95,7 +101,20 @@ pub(super) struct Opened {
     prepared: Prepared,
     ids: Vec<u32>,
     counted: Vec<bool>,
+    tile_bytes: u64,
 }
+
+impl Opened {
+    /// Memory that it takes at most while it is decoded: its tiles, and one picture or frame at its full size.
+    pub(super) fn bytes_while_decoding(&self) -> u64 {
+        let tiles = self.tile_bytes.saturating_mul(self.prepared.tiles() as u64);
+        let largest = self.prepared.largest_pixels().saturating_mul(3);
+        tiles.saturating_add(largest).saturating_add((self.ids.len() * BYTES_PER_TOKEN + self.name.len()) as u64)
+    }
+}
+
+/// A token's id, and whether it counts.
+const BYTES_PER_TOKEN: usize = size_of::<u32>() + size_of::<bool>();
 
 impl ExampleMaker {
     /// A maker for these samples.
@@ -141,11 +160,12 @@ impl ExampleMaker {
         let kept = self.kept(prepared.ids(), &counted).map_err(here)?;
         counted.truncate(kept);
         let ids = prepared.ids()[..kept].to_vec();
-        Ok(Opened { name, prepared, ids, counted })
+        let tile_bytes = (self.processor.preprocessor().tile_size() as u64).pow(2) * 3;
+        Ok(Opened { name, prepared, ids, counted, tile_bytes })
     }
 
     pub(super) fn decode(&self, opened: Opened) -> Result<Example> {
-        let Opened { name, mut prepared, ids, counted } = opened;
+        let Opened { name, mut prepared, ids, counted, .. } = opened;
         let media = prepared.read_tiles(&self.processor).map_err(|error| Error::from(error).at(&name))?;
         Ok(Example { name, ids, counted, media })
     }

@@ -39,7 +39,10 @@ impl Order {
             None => datasets.iter().map(|dataset| dataset.len()).collect(),
             Some(weights) => {
                 if let Some(empty) = datasets.iter().find(|dataset| dataset.is_empty()) {
-                    return Err(Error::input(format!("{}: no samples are selected, and it has a weight", empty.name())));
+                    return Err(Error::input(format!(
+                        "{}: no samples are selected, and it has a weight",
+                        empty.name()
+                    )));
                 }
                 apportion(total, &weights)
             }

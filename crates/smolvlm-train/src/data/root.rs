@@ -47,7 +47,10 @@ impl MediaRoot {
         if starts_with(name, "data:") {
             return Ok(MediaSource::Url(name.to_owned()));
         }
-        if ["http://", "https://", "file:", "ftp://", "s3://", "gs://", "hf://"].into_iter().any(|s| starts_with(name, s)) {
+        if ["http://", "https://", "file:", "ftp://", "s3://", "gs://", "hf://"]
+            .into_iter()
+            .any(|s| starts_with(name, s))
+        {
             return Err(Error::input(format!(
                 "{} is a URL: datasets name files; download it and give the folder as `media_root`",
                 shown(name)

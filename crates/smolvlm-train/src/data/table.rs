@@ -123,7 +123,9 @@ impl Table {
         let datasets = names.iter().zip(sums);
         Self {
             modalities: Modality::ALL.map(modality).into_iter().filter(|row| row.totals.samples > 0).collect(),
-            datasets: datasets.map(|(name, kinds)| Row { name: name.clone(), totals: merged(&mut kinds.iter()) }).collect(),
+            datasets: datasets
+                .map(|(name, kinds)| Row { name: name.clone(), totals: merged(&mut kinds.iter()) })
+                .collect(),
             total: merged(&mut sums.iter().flatten()),
         }
     }
@@ -140,7 +142,16 @@ impl fmt::Display for Table {
             let Totals { samples, images, videos, frames, tiles, tokens, reply_tokens } = *totals;
             let count = |count: u64| count.to_string();
             let (first, share) = (count(samples), format!("{share:.1} %"));
-            [first, share, count(images), count(videos), count(frames), count(tiles), count(tokens), count(reply_tokens)]
+            [
+                first,
+                share,
+                count(images),
+                count(videos),
+                count(frames),
+                count(tiles),
+                count(tokens),
+                count(reply_tokens),
+            ]
         };
         let line = |f: &mut fmt::Formatter<'_>, name: &str, cells: &[String]| {
             write!(f, "{name:<name_width$}")?;

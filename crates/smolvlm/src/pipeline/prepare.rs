@@ -191,7 +191,8 @@ pub(super) fn measure(processor: &Processor, messages: &Messages) -> Result<Prom
         let (width, height) = read_size(source, limits, processor.compat)?;
         plan(processor, &source.name(), width, height).map(|plan| (ImageGrid::from(&plan), plan.tile_count()))
     };
-    let (grids, counts): (Vec<_>, Vec<_>) = messages.images().map(grid).collect::<Result<Vec<_>>>()?.into_iter().unzip();
+    let (grids, counts): (Vec<_>, Vec<_>) =
+        messages.images().map(grid).collect::<Result<Vec<_>>>()?.into_iter().unzip();
     let videos = layouts(&open_videos(processor, messages)?);
     let layout = lay_out(processor, messages, &grids, &videos, Ending::Complete)?;
     let frames = videos.iter().map(|video| video.times.len()).sum();

@@ -35,14 +35,19 @@ impl Reader<'_> {
         let role = text(turn, role_key)?;
         let role = if role_key == "from" { llava_role(role)? } else { role };
         if role.is_empty() || role.len() > MAX_ROLE {
-            return Err(Error::input(format!("`{role_key}`: expected user, assistant or system, found {}", shown(role))));
+            return Err(Error::input(format!(
+                "`{role_key}`: expected user, assistant or system, found {}",
+                shown(role)
+            )));
         }
         let content = match turn.get(content_key) {
             Some(Value::Text(text)) => self.fill(text)?,
             Some(Value::List(blocks)) => self.blocks(blocks).map_err(|error| error.at(content_key))?,
             other => {
                 let found = other.map_or("none", Value::kind);
-                return Err(Error::input(format!("`{content_key}`: expected a string or a list of blocks, found {found}")));
+                return Err(Error::input(format!(
+                    "`{content_key}`: expected a string or a list of blocks, found {found}"
+                )));
             }
         };
         messages.push(Message { role: role.to_owned(), content });
@@ -160,9 +165,9 @@ fn text<'a>(value: &'a Value, key: &str) -> Result<&'a str> {
         return Err(Error::input(format!("expected an object with `{key}`, found {}", value.kind())));
     }
     let found = value.get(key);
-    found.and_then(Value::text).ok_or_else(|| {
-        Error::input(format!("`{key}`: expected a string, found {}", found.map_or("none", Value::kind)))
-    })
+    found
+        .and_then(Value::text)
+        .ok_or_else(|| Error::input(format!("`{key}`: expected a string, found {}", found.map_or("none", Value::kind))))
 }
 
 fn next_placeholder(text: &str) -> Option<(usize, &'static str)> {

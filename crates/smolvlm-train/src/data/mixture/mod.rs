@@ -217,7 +217,10 @@ mod tests {
                     media_root: n, trust_paths: true, sampling: end:3, cap: 2, weight: 0.5}\n";
         let mixture = Mixture::from_yaml(text).unwrap();
         let entry = &mixture.datasets[0];
-        assert_eq!((mixture.samples_per_epoch, mixture.seed, entry.cap, entry.weight), (Some(10), 3, Some(2), Some(0.5)));
+        assert_eq!(
+            (mixture.samples_per_epoch, mixture.seed, entry.cap, entry.weight),
+            (Some(10), 3, Some(2), Some(0.5))
+        );
         assert_eq!((entry.form, entry.trust_paths), (Some(Form::Conversations), true));
         assert_eq!(entry.path, Paths::Many(vec!["a".into(), "b".into()]));
     }

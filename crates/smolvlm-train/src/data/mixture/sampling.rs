@@ -191,7 +191,9 @@ mod tests {
 
     #[test]
     fn percentages_are_exact() {
-        for (text, total, count) in [("10%", 30, 3), ("0.000001%", 100_000_000, 1), ("33.3%", 1000, 333), ("70%", 10, 7)] {
+        for (text, total, count) in
+            [("10%", 30, 3), ("0.000001%", 100_000_000, 1), ("33.3%", 1000, 333), ("70%", 10, 7)]
+        {
             assert_eq!(parse_share(text).unwrap().of(total), count, "{text} of {total}");
         }
     }
@@ -231,8 +233,23 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused() {
-        for text in ["", "some", "first", "first:", "first:0", "first:-1", "first:101%", "end:0%", "random:1e3", "random:%",
-            "first:1.2345678%", "middle:3", "first:99999999999999999999", "end:184467440737096%", "first:+5%"] {
+        for text in [
+            "",
+            "some",
+            "first",
+            "first:",
+            "first:0",
+            "first:-1",
+            "first:101%",
+            "end:0%",
+            "random:1e3",
+            "random:%",
+            "first:1.2345678%",
+            "middle:3",
+            "first:99999999999999999999",
+            "end:184467440737096%",
+            "first:+5%",
+        ] {
             assert!(text.parse::<Sampling>().is_err(), "{text}");
         }
     }

@@ -16,7 +16,7 @@ const PIECE: usize = 1 << 20;
 
 /// A file of JSON records and where each of them lies.
 #[derive(Debug)]
-pub(super) struct JsonFile {
+pub(crate) struct JsonFile {
     path: PathBuf,
     spans: Vec<Span>,
     digest: [u8; 32],

@@ -19,7 +19,7 @@ pub(super) const MAX_RECORDS: usize = u32::MAX as usize;
 
 /// One file of records. Holds an index, no records.
 #[derive(Debug)]
-pub(super) enum RecordFile {
+pub(crate) enum RecordFile {
     /// JSON lines, or one JSON list.
     Json(JsonFile),
     /// Parquet, read a row group at a time.

@@ -29,7 +29,7 @@ const MAX_GROUP: i64 = 2 << 30;
 const MAX_FOOTER: u64 = 256 << 20;
 
 /// A parquet file: its metadata, and no rows.
-pub(super) struct ParquetFile {
+pub(crate) struct ParquetFile {
     path: PathBuf,
     reader: SerializedFileReader<Reopened>,
     /// The columns that samples use.
@@ -190,7 +190,8 @@ impl Reopened {
         let end = self.bytes.checked_sub(8).ok_or_else(broken)?;
         let tail = self.get_bytes(end, 8).map_err(|error| broken().caused_by(error))?;
         let length = u32::from_le_bytes([tail[0], tail[1], tail[2], tail[3]]).into();
-        let start = end.checked_sub(length).filter(|_| tail[4..] == MAGIC && length <= MAX_FOOTER).ok_or_else(broken)?;
+        let start =
+            end.checked_sub(length).filter(|_| tail[4..] == MAGIC && length <= MAX_FOOTER).ok_or_else(broken)?;
         let footer = self.get_bytes(start, length as usize).map_err(|error| broken().caused_by(error))?;
         let mut hash = Sha256::new();
         hash.update(self.bytes.to_le_bytes());
