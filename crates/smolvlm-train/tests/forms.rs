@@ -87,7 +87,12 @@ fn llavas_conversations_are_read_with_pictures_and_videos() {
     assert_read(
         &json!({"id": "7", "image": "coco/1.jpg", "conversations": [{"from": "human", "value": "<image>\nWhat?"},
             {"from": "gpt", "value": "A cat."}, {"from": "human", "value": "Sure?"}, {"from": "gpt", "value": "Yes."}]}),
-        &[("user", &["I:coco/1.jpg", "What?"]), ("assistant", &["A cat."]), ("user", &["Sure?"]), ("assistant", &["Yes."])],
+        &[
+            ("user", &["I:coco/1.jpg", "What?"]),
+            ("assistant", &["A cat."]),
+            ("user", &["Sure?"]),
+            ("assistant", &["Yes."]),
+        ],
     );
     assert_read(
         &json!({"image": ["a.png", "b.png"], "conversations": [{"from": "system", "value": "s"},
@@ -129,7 +134,10 @@ fn mistakes_are_named_with_their_place() {
         (json!({"messages": [{"role": 7, "content": "x"}]}), "messages[0]: `role`: expected a string, found a number"),
         (json!({"messages": [{"role": "", "content": "x"}]}), "messages[0]: `role`"),
         (turn(json!(7)), "messages[0]: `content`: expected a string or a list of blocks, found a number"),
-        (turn(json!([{"type": "audio"}])), "messages[0]: content: [0]: `type`: expected text, image or video, found \"audio\""),
+        (
+            turn(json!([{"type": "audio"}])),
+            "messages[0]: content: [0]: `type`: expected text, image or video, found \"audio\"",
+        ),
         (turn(json!([{"type": "text"}])), "`text`: expected a string, found none"),
         (turn(json!([{"type": "image"}])), "image 1 has a place in the text, and 0 are given"),
         (turn(json!([{"type": "image", "index": -1}])), "`index`: expected a whole number"),
@@ -139,16 +147,25 @@ fn mistakes_are_named_with_their_place() {
         (turn(json!([])), "message 1 says nothing"),
         (with(turn(json!("<image>")), "images", json!(["a", "b"])), "2 media are given and 1 have a place"),
         (with(turn(json!("x")), "images", json!([7])), "images[0]: expected a file's name, found a number"),
-        (with(turn(json!("x")), "images", json!([{"bytes": "aGk="}])), "images[0]: `bytes`: expected bytes, found a string"),
+        (
+            with(turn(json!("x")), "images", json!([{"bytes": "aGk="}])),
+            "images[0]: `bytes`: expected bytes, found a string",
+        ),
         (with(turn(json!("x")), "images", json!([{}])), "images[0]: expected `bytes` or `path`, found neither"),
         (with(turn(json!("x")), "image", json!("../a.png")), "image: \"../a.png\" leads out of the media root /m"),
         (with(turn(json!("x")), "videos", json!(["/etc/passwd"])), "videos[0]: \"/etc/passwd\" leads out"),
         (with(turn(json!("x")), "image", json!("https://host/a.png")), "is a URL"),
         (with(turn(json!("x")), "images", json!(vec!["a"; 5000])), "`images`: 5000 media, at most 4096"),
-        (json!({"conversations": [{"from": "bot", "value": "x"}]}), "conversations[0]: `from`: expected human, gpt or system"),
+        (
+            json!({"conversations": [{"from": "bot", "value": "x"}]}),
+            "conversations[0]: `from`: expected human, gpt or system",
+        ),
         (json!({"conversations": [{"from": "human", "value": "x"}]}), "no answer of the assistant"),
         (json!({"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": ""}]}), "no answer"),
-        (json!({"messages": [{"role": "assistant", "content": "x"}], "images": ["a"]}), "no message of the user to show them in"),
+        (
+            json!({"messages": [{"role": "assistant", "content": "x"}], "images": ["a"]}),
+            "no message of the user to show them in",
+        ),
         (json!({"texts": [{"user": "x"}]}), "texts[0]: `assistant`: expected a string, found none"),
     ] {
         let error = parse(&record).unwrap_err();
@@ -177,7 +194,8 @@ fn lines_and_lists_hold_the_same_samples() {
 
 #[test]
 fn one_broken_line_is_one_broken_sample() {
-    let good = json!({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "x"}]}).to_string();
+    let good =
+        json!({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "x"}]}).to_string();
     let (_folder, path) = folder_with("data.jsonl", format!("{good}\n{{\"messages\": [\n{good}\n"));
     let samples = samples(&mixture(&path));
     let error = samples.read(SampleRef { dataset: 0, sample: 1 }).unwrap_err().to_string();

@@ -29,7 +29,8 @@ fn ids_and_answers_equal_the_references() {
         assert_eq!(made.ids, ids, "{name}");
         // The reference marks what the template writes for the assistant; image tokens in it never count.
         let image_token = processor().image_token();
-        let marked = case["mask"].as_str().unwrap().bytes().zip(&ids).map(|(mark, id)| mark == b'1' && *id != image_token);
+        let marked =
+            case["mask"].as_str().unwrap().bytes().zip(&ids).map(|(mark, id)| mark == b'1' && *id != image_token);
         assert_eq!(made.counted, marked.collect::<Vec<_>>(), "{name}");
         assert_eq!(made.tiles() * 4, ids.iter().filter(|id| **id == image_token).count(), "{name}");
     }
@@ -41,9 +42,11 @@ fn the_end_token_counts_and_the_line_break_after_it_does_not() {
         {"role": "user", "content": "Again"}, {"role": "assistant", "content": "No"}]});
     let made = example(&record, ExampleRules::default()).unwrap();
     let tokenizer = processor().tokenizer().clone();
-    let counted: Vec<u32> = made.ids.iter().zip(&made.counted).filter(|(_, counted)| **counted).map(|(id, _)| *id).collect();
+    let counted: Vec<u32> =
+        made.ids.iter().zip(&made.counted).filter(|(_, counted)| **counted).map(|(id, _)| *id).collect();
     assert_eq!(tokenizer.decode(&counted, false), " Yes<end_of_utterance> No<end_of_utterance>");
-    let rest: Vec<u32> = made.ids.iter().zip(&made.counted).filter(|(_, counted)| !**counted).map(|(id, _)| *id).collect();
+    let rest: Vec<u32> =
+        made.ids.iter().zip(&made.counted).filter(|(_, counted)| !**counted).map(|(id, _)| *id).collect();
     let expected = "<|im_start|>User: Hi<end_of_utterance>\nAssistant:\nUser: Again<end_of_utterance>\nAssistant:\n";
     assert_eq!(tokenizer.decode(&rest, false), expected);
 }

@@ -14,8 +14,8 @@ use self::parquet::ParquetFile;
 use super::value::Value;
 use crate::{Error, Result};
 
-/// Most records of one dataset. Numbers of records are kept in 32 bits.
-pub(super) const MAX_RECORDS: usize = u32::MAX as usize;
+/// Most records of one dataset: places and lengths take up to 24 bytes each.
+pub(super) const MAX_RECORDS: usize = 1 << 28;
 
 /// One file of records. Holds an index, no records.
 #[derive(Debug)]

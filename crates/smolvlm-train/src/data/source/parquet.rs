@@ -63,7 +63,7 @@ pub(super) fn is_parquet(path: &Path) -> Result<bool> {
 impl ParquetFile {
     pub(super) fn open(path: &Path) -> Result<Self> {
         let file = Reopened::new(path)?;
-        let digest = file.digest_of_footer()?;
+        let (digest, bytes) = (file.digest_of_footer()?, file.bytes);
         let reader = guarded(|| SerializedFileReader::new(file))?;
         let metadata = reader.metadata();
         let columns = used_columns(metadata)?;
@@ -78,6 +78,10 @@ impl ParquetFile {
         }
         if rows == 0 {
             return Err(Error::input("the file holds no rows"));
+        }
+        // A row is a conversation, so it takes more than a byte however well it is compressed.
+        if rows as u64 > bytes {
+            return Err(Error::input(format!("its footer states {rows} rows, and the file has {bytes} bytes")));
         }
         Ok(Self { path: path.to_owned(), columns, ends, digest, reader })
     }
