@@ -5,7 +5,7 @@ mod common;
 use common::{folder_with, goldens, mixture, samples};
 use serde_json::{Value, json};
 use smolvlm::media::source::MediaSource;
-use smolvlm::messages::{Content, Message, Messages};
+use smolvlm::messages::{Content, Messages};
 use smolvlm_train::data::{MediaRoot, SampleRef, Samples, read};
 
 /// The conversation in a record whose media are below `/m`.
@@ -216,14 +216,26 @@ fn a_file_that_changes_after_it_was_indexed_is_refused() {
 fn media_start_at_the_root_or_at_the_folder_of_the_file() {
     let record = json!({"image": "a.png", "conversations": [{"from": "human", "value": "<image>x"}, {"from": "gpt", "value": "y"}]});
     let (folder, path) = folder_with("data.json", json!([record]).to_string());
-    let image = |samples: &Samples| match &samples.read(SampleRef { dataset: 0, sample: 0 }).unwrap().0[0] {
-        Message { content, .. } => match &content[0] {
-            Content::Image(MediaSource::Path(path)) => path.clone(),
+    let image = |samples: &Samples| {
+        let messages = samples.read(SampleRef { dataset: 0, sample: 0 }).unwrap();
+        match messages.images().next() {
+            Some(MediaSource::Path(path)) => path.clone(),
             other => panic!("{other:?}"),
-        },
+        }
     };
     let mut mixture = mixture(&path);
     assert_eq!(image(&samples(&mixture)), std::path::absolute(goldens("inputs").join("a.png")).unwrap());
     mixture.media_root = None;
     assert_eq!(image(&samples(&mixture)), folder.path().join("a.png"));
+}
+
+#[cfg(unix)]
+#[test]
+fn links_inside_the_media_root_are_followed() {
+    let record = json!({"image": "elsewhere/square_48.png", "conversations": [{"from": "human", "value": "<image>x"}, {"from": "gpt", "value": "y"}]});
+    let (folder, path) = folder_with("data.jsonl", record.to_string());
+    std::os::unix::fs::symlink(std::path::absolute(goldens("inputs")).unwrap(), folder.path().join("elsewhere"))
+        .unwrap();
+    let maker = common::maker(&smolvlm_train::data::Mixture::of(path));
+    assert!(maker.make(SampleRef { dataset: 0, sample: 0 }).unwrap().tiles() > 0);
 }

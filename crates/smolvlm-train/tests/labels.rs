@@ -92,7 +92,7 @@ fn long_samples_are_skipped_or_cut() {
     assert!(error.contains("record 1: it has") && error.contains(&format!("at most {most}")), "{error}");
     let cut = example(&record, rules(most, TooLong::Truncate)).unwrap();
     assert_eq!((cut.ids, cut.counted), (whole.ids[..most].to_vec(), whole.counted[..most].to_vec()));
-    assert_eq!(cut.media, whole.media);
+    assert_eq!(cut.pixels, whole.pixels);
     let error = example(&record, rules(10, TooLong::Truncate)).unwrap_err().to_string();
     assert!(error.contains("would lose media"), "{error}");
     let answer = whole.counted.iter().position(|counted| *counted).unwrap();

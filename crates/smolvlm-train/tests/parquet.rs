@@ -26,7 +26,7 @@ fn messages_with_embedded_pictures_become_examples() {
     assert_eq!(names(2), Vec::<String>::new());
     assert!(names(3)[0].ends_with("inputs/square_48.png"));
     // A picture in the table and the same one beside it give the same tiles.
-    assert_eq!(maker.make(sample(0)).unwrap().media, maker.make(sample(3)).unwrap().media);
+    assert_eq!(maker.make(sample(0)).unwrap().pixels, maker.make(sample(3)).unwrap().pixels);
     assert_eq!(check(&maker, &CheckOptions::default(), &|_, _| {}).problem_count, 0);
 }
 

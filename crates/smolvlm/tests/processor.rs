@@ -110,7 +110,7 @@ fn tokens_of_a_range_are_all_that_touch_it() {
         .collect();
     for start in 0..text.len() {
         for end in start + 1..=text.len() {
-            let tokens = tokenizer.tokens_of(&ids, text, &[start..end]).unwrap().remove(0);
+            let tokens = tokenizer.tokens_of(&ids, text, std::slice::from_ref(&(start..end))).unwrap().remove(0);
             let first_end = ends[tokens.start];
             assert!(first_end > start, "{start}..{end}");
             let last = ends[tokens.end - 1];
@@ -121,7 +121,7 @@ fn tokens_of_a_range_are_all_that_touch_it() {
             assert!(before_first == usize::MAX || before_first <= start, "{start}..{end}");
         }
     }
-    let nothing = tokenizer.tokens_of(&ids, text, &[3..3]).unwrap();
+    let nothing = tokenizer.tokens_of(&ids, text, std::slice::from_ref(&(3..3))).unwrap();
     assert!(nothing[0].is_empty());
     assert!(tokenizer.tokens_of(&ids[1..], text, &[]).is_err());
 }

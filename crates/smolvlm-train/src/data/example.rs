@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use smolvlm::messages::Messages;
-use smolvlm::{MediumTiles, Prepared, Processor, PromptSize};
+use smolvlm::{Prepared, Processor, PromptSize, TileRun};
 
 use super::samples::{SampleRef, Samples};
 use crate::{Error, Result};
@@ -58,7 +58,7 @@ pub struct Example {
     /// Whether `ids[t]`, as predicted from `ids[..t]`, counts: `[T]`. The first never does, and one at least does.
     pub counted: Vec<bool>,
     /// Pixels in prompt order: as many tiles as image tokens ask for.
-    pub media: Vec<MediumTiles>,
+    pub pixels: Vec<TileRun>,
 }
 
 /// What labels say of tokens that do not count, as in PyTorch's cross-entropy.
@@ -77,13 +77,13 @@ impl Example {
 
     /// Tiles of pictures and frames of videos.
     pub fn tiles(&self) -> usize {
-        self.media.iter().map(|medium| medium.tiles.len()).sum()
+        self.pixels.iter().map(|run| run.tiles.len()).sum()
     }
 
     /// Memory that it takes.
     pub(super) fn bytes(&self) -> u64 {
-        let pixels: usize = self.media.iter().flat_map(|medium| &medium.tiles).map(|tile| tile.rgb.len()).sum();
-        (pixels + self.ids.len() * BYTES_PER_TOKEN + self.name.len()) as u64
+        let bytes: usize = self.pixels.iter().flat_map(|run| &run.tiles).map(|tile| tile.rgb.len()).sum();
+        (bytes + self.ids.len() * BYTES_PER_TOKEN + self.name.len()) as u64
     }
 }
 
@@ -166,8 +166,8 @@ impl ExampleMaker {
 
     pub(super) fn decode(&self, opened: Opened) -> Result<Example> {
         let Opened { name, mut prepared, ids, counted, .. } = opened;
-        let media = prepared.read_tiles(&self.processor).map_err(|error| Error::from(error).at(&name))?;
-        Ok(Example { name, ids, counted, media })
+        let pixels = prepared.read_tiles(&self.processor).map_err(|error| Error::from(error).at(&name))?;
+        Ok(Example { name, ids, counted, pixels })
     }
 
     /// What a sample would become, in numbers. Opens headers only.

@@ -1,5 +1,6 @@
 //! The whole path: a folder or hub id becomes a [`SmolVlm`]; messages become replies.
 
+mod complete;
 mod device;
 mod dtype;
 mod encode;
@@ -12,10 +13,11 @@ mod trace;
 mod trace_file;
 mod video_view;
 
+pub use complete::{PromptSize, TileRun};
 pub use device::{Device, Gpu, GpuLibrary, gpus};
 pub use dtype::Dtype;
 pub use load::{LoadOptions, processor_settings};
-pub use prepare::{MediumTiles, Prepared, PromptSize};
+pub use prepare::Prepared;
 pub use processor::Processor;
 pub use reply::{Reply, ReplyPiece, ReplyStream, Timings, Usage};
 pub use trace::{Trace, TracedMedium};
@@ -104,6 +106,11 @@ impl SmolVlm {
     /// What computes, for people: processor, instruction set, threads.
     pub fn compute(&self) -> &str {
         &self.compute
+    }
+
+    /// Everything between messages and the model's inputs.
+    pub fn processor(&self) -> &Processor {
+        &self.processor
     }
 
     /// The tokenizer.

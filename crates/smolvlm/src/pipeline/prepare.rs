@@ -3,16 +3,14 @@
 use std::ops::Range;
 
 use super::MediaOptions;
-use super::encode::{TileSink, decode};
 use super::layout::{Ending, Layout, lay_out};
 use super::processor::Processor;
 use crate::compat::Compat;
-use crate::media::image::{ImageFile, read_size};
+use crate::media::image::ImageFile;
 use crate::media::source::MediaSource;
 use crate::media::video::{StreamFacts, VideoSource, open_video};
 use crate::messages::Messages;
-use crate::preprocess::normalise::PixelTable;
-use crate::preprocess::{ImagePlan, Preprocessor, Tile};
+use crate::preprocess::{ImagePlan, Preprocessor};
 use crate::prompt::{ImageGrid, MediaSlot, VideoLayout};
 use crate::{Error, Result};
 
@@ -38,32 +36,6 @@ pub(super) struct PreparedVideo {
     pub(super) indices: Vec<usize>,
     /// Seconds, as the prompt prints them.
     pub(super) times: Vec<f64>,
-}
-
-/// The pixels of a prompt's media, as a model takes them.
-#[derive(Debug, Clone, PartialEq)]
-pub struct MediumTiles {
-    /// In prompt order.
-    pub tiles: Vec<Tile>,
-    /// What each value of each channel of these tiles means: `[3][256]`.
-    pub pixel_values: PixelTable,
-}
-
-/// A prompt in numbers.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct PromptSize {
-    /// Tokens.
-    pub tokens: usize,
-    /// Those of them that are the assistant's.
-    pub reply_tokens: usize,
-    /// Tiles of all pictures, and frames of all videos.
-    pub tiles: usize,
-    /// Pictures.
-    pub images: usize,
-    /// Videos.
-    pub videos: usize,
-    /// Frames that the model sees of all videos.
-    pub frames: usize,
 }
 
 impl PreparedMedium {
@@ -110,29 +82,6 @@ impl Prepared {
     pub fn largest_pixels(&self) -> u64 {
         self.media.iter().map(PreparedMedium::pixels).max().unwrap_or(0)
     }
-
-    /// Decodes the media in prompt order. Neighbours with equal pixel tables share one entry.
-    ///
-    /// # Errors
-    /// [`Input`](crate::ErrorKind::Input) for what cannot be decoded.
-    pub fn read_tiles(&mut self, processor: &Processor) -> Result<Vec<MediumTiles>> {
-        let mut media = TileRuns(Vec::new());
-        decode(&processor.preprocessor, self, &mut media)?;
-        Ok(media.0)
-    }
-}
-
-/// Tiles as they come, cut where the meaning of their values changes.
-struct TileRuns(Vec<MediumTiles>);
-
-impl TileSink for TileRuns {
-    fn tile(&mut self, tile: Tile, pixel_values: &PixelTable) -> Result<()> {
-        match self.0.last_mut() {
-            Some(run) if run.pixel_values == *pixel_values => run.tiles.push(tile),
-            _ => self.0.push(MediumTiles { tiles: vec![tile], pixel_values: *pixel_values }),
-        }
-        Ok(())
-    }
 }
 
 /// Opens every medium of a batch of conversations and writes their prompts.
@@ -152,16 +101,16 @@ pub(super) fn numbered(error: Error, i: usize, conversations: usize) -> Error {
 }
 
 /// One conversation's media, in order of appearance by kind.
-struct Opened {
+pub(super) struct Opened {
     images: Vec<(ImageFile, ImagePlan)>,
     videos: Vec<PreparedVideo>,
 }
 
-fn open(processor: &Processor, messages: &Messages) -> Result<Opened> {
+pub(super) fn open(processor: &Processor, messages: &Messages) -> Result<Opened> {
     let limits = &processor.media.limits;
     let image = |source| {
         let file = ImageFile::open(source, limits, processor.compat)?;
-        let plan = plan(processor, &file.name().to_owned(), file.width(), file.height())?;
+        let plan = plan(processor, file.name(), file.width(), file.height())?;
         Ok((file, plan))
     };
     Ok(Opened {
@@ -170,44 +119,18 @@ fn open(processor: &Processor, messages: &Messages) -> Result<Opened> {
     })
 }
 
-fn plan(processor: &Processor, name: &str, width: usize, height: usize) -> Result<ImagePlan> {
+/// What a picture of this size becomes.
+pub(super) fn plan(processor: &Processor, name: &str, width: usize, height: usize) -> Result<ImagePlan> {
     processor.preprocessor.plan_image(width, height).map_err(|error| error.at(name))
 }
 
-fn open_videos(processor: &Processor, messages: &Messages) -> Result<Vec<PreparedVideo>> {
+pub(super) fn open_videos(processor: &Processor, messages: &Messages) -> Result<Vec<PreparedVideo>> {
     let video = |source| open_prepared(&processor.preprocessor, &processor.media, processor.compat, source);
     messages.videos().map(video).collect()
 }
 
-/// See [`Processor::prepare_complete`].
-pub(super) fn open_whole(processor: &Processor, messages: &Messages) -> Result<Prepared> {
-    open(processor, messages)?.write(processor, messages, Ending::Complete)
-}
-
-/// See [`Processor::measure_complete`].
-pub(super) fn measure(processor: &Processor, messages: &Messages) -> Result<PromptSize> {
-    let limits = &processor.media.limits;
-    let grid = |source: &MediaSource| {
-        let (width, height) = read_size(source, limits, processor.compat)?;
-        plan(processor, &source.name(), width, height).map(|plan| (ImageGrid::from(&plan), plan.tile_count()))
-    };
-    let (grids, counts): (Vec<_>, Vec<_>) =
-        messages.images().map(grid).collect::<Result<Vec<_>>>()?.into_iter().unzip();
-    let videos = layouts(&open_videos(processor, messages)?);
-    let layout = lay_out(processor, messages, &grids, &videos, Ending::Complete)?;
-    let frames = videos.iter().map(|video| video.times.len()).sum();
-    Ok(PromptSize {
-        tokens: layout.ids.len(),
-        reply_tokens: layout.replies.iter().map(ExactSizeIterator::len).sum(),
-        tiles: counts.iter().sum::<usize>() + frames,
-        images: grids.len(),
-        videos: videos.len(),
-        frames,
-    })
-}
-
 /// What the prompt says of each video.
-fn layouts(videos: &[PreparedVideo]) -> Vec<VideoLayout> {
+pub(super) fn layouts(videos: &[PreparedVideo]) -> Vec<VideoLayout> {
     // The reference pads the videos of a conversation to one length, and states that length for each.
     let stated_frames = videos.iter().map(|video| video.indices.len()).max().unwrap_or(0);
     let layout = |video: &PreparedVideo| VideoLayout {
@@ -245,7 +168,7 @@ fn printed_times(facts: &StreamFacts, timestamps: &[f64], indices: &[usize], com
 }
 
 impl Opened {
-    fn write(self, processor: &Processor, messages: &Messages, ending: Ending) -> Result<Prepared> {
+    pub(super) fn write(self, processor: &Processor, messages: &Messages, ending: Ending) -> Result<Prepared> {
         let grids: Vec<ImageGrid> = self.images.iter().map(|(_, plan)| ImageGrid::from(plan)).collect();
         let Layout { text, ids, replies, media } =
             lay_out(processor, messages, &grids, &layouts(&self.videos), ending)?;

@@ -3,8 +3,9 @@
 use std::path::Path;
 
 use super::MediaOptions;
+use super::complete::{self, PromptSize};
 use super::load::processor_settings;
-use super::prepare::{Prepared, PromptSize, measure, open_whole};
+use super::prepare::Prepared;
 use crate::checkpoint::{ModelConfig, read_json, read_text, tokenizer_path};
 use crate::compat::Compat;
 use crate::messages::Messages;
@@ -85,7 +86,7 @@ impl Processor {
     /// for a prompt beyond the context; [`Checkpoint`](crate::ErrorKind::Checkpoint) when the chat template or the
     /// tokenizer does not let answers be found.
     pub fn prepare_complete(&self, messages: &Messages) -> Result<Prepared> {
-        open_whole(self, messages)
+        complete::prepare_complete(self, messages)
     }
 
     /// What [`prepare_complete`](Self::prepare_complete) would give, in numbers. Opens headers only.
@@ -93,7 +94,7 @@ impl Processor {
     /// # Errors
     /// As [`prepare_complete`](Self::prepare_complete).
     pub fn measure_complete(&self, messages: &Messages) -> Result<PromptSize> {
-        measure(self, messages)
+        complete::measure_complete(self, messages)
     }
 
     /// How pictures and videos are read from now on.
