@@ -95,13 +95,13 @@ fn lengths_are_those_of_the_examples() {
         }
     }
     let total = report.table.total;
-    assert_eq!((total.tokens, total.reply_tokens, total.tiles), (totals.0 as u64, totals.1 as u64, totals.2 as u64));
+    assert_eq!((total.tokens, total.counted_tokens, total.tiles), (totals.0 as u64, totals.1 as u64, totals.2 as u64));
 }
 
 #[test]
 fn samples_over_the_token_limit_are_problems_unless_they_are_cut() {
-    let (_folder, path) =
-        folder_with("data.jsonl", lines(&[chat(&"long ".repeat(40), &json!({})), chat("Hi", &json!({}))]));
+    let long = json!({"texts": [{"user": "Hi", "assistant": "long ".repeat(40)}]});
+    let (_folder, path) = folder_with("data.jsonl", lines(&[long, chat("Hi", &json!({}))]));
     let found = |too_long| {
         let rules = ExampleRules { max_tokens: 60, too_long, ..ExampleRules::default() };
         let maker = ExampleMaker::new(common::samples(&mixture(&path)), processor(), rules).unwrap();
@@ -109,6 +109,10 @@ fn samples_over_the_token_limit_are_problems_unless_they_are_cut() {
         (report.problem_count, report.lengths.of(SampleRef { dataset: 0, sample: 0 }).tokens)
     };
     assert_eq!((found(TooLong::Skip), found(TooLong::Truncate)), ((1, 0), (0, 60)));
+    // A cut through the second picture is found without decoding either.
+    let images = json!({"images": ["square_48.png", "land_97x61.png"]});
+    std::fs::write(&path, lines(&[chat("Which?", &images)])).unwrap();
+    assert_eq!(found(TooLong::Truncate), (1, 0));
 }
 
 #[test]

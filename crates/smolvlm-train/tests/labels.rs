@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{fixtures, folder_with, mixture, processor, samples};
+use common::{fixtures, folder_with, mixture, processor, processor_with, samples};
 use serde_json::{Value, json};
 use smolvlm_train::data::{Example, ExampleMaker, ExampleRules, IGNORED, Loss, SampleRef, TooLong};
 
@@ -98,4 +98,22 @@ fn long_samples_are_skipped_or_cut() {
     let answer = whole.counted.iter().position(|counted| *counted).unwrap();
     let error = example(&record, rules(answer, TooLong::Truncate)).unwrap_err().to_string();
     assert!(error.contains("none of its"), "{error}");
+}
+
+#[test]
+fn a_template_that_rewrites_its_past_serves_the_full_loss_only() {
+    // As templates that drop the reasoning of earlier answers do.
+    let template =
+        "{% for m in messages %}{{ m.role }}: {% if loop.last %}{{ m.content[0].text }}{% endif %}\n{% endfor %}";
+    let record = json!({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"},
+        {"role": "user", "content": "c"}, {"role": "assistant", "content": "d"}]});
+    let (_folder, path) = folder_with("one.jsonl", record.to_string());
+    let make = |loss| {
+        let rules = ExampleRules { loss, ..ExampleRules::default() };
+        ExampleMaker::new(samples(&mixture(&path)), processor_with(template), rules).unwrap().make(FIRST)
+    };
+    let error = make(Loss::Replies).unwrap_err().to_string();
+    assert!(error.contains("message 2") && error.contains("learn from whole sequences"), "{error}");
+    let made = make(Loss::Full).unwrap();
+    assert_eq!(made.counted_tokens(), made.ids.len() - 1);
 }

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use common::{CACHE, folder_with, goldens, maker, mixture, processor};
 use serde_json::json;
 use smolvlm_train::data::{
-    Batch, BatchRule, CheckOptions, Cursor, Entry, ExampleMaker, ExampleRules, Loader, LoaderOptions, Mixture, Order,
-    Samples, Schedule, ScheduleOptions, check,
+    Batch, BatchRule, CheckOptions, Cursor, Entry, ExampleMaker, ExampleRules, Lengths, Loader, LoaderOptions, Mixture,
+    Order, Samples, Schedule, ScheduleOptions, check,
 };
 use tempfile::TempDir;
 
@@ -84,6 +84,8 @@ fn every_place_is_gone_on_from_with_the_same_batches() {
     let (_folder, path) = records(17, &[0, 1, 2, 9]);
     let maker = maker(&mixture(&path));
     let found = check(&maker, &CheckOptions::default(), &|_, _| {});
+    let saved = serde_json::to_string(&found.lengths).unwrap();
+    assert_eq!(serde_json::from_str::<Lengths>(&saved).unwrap(), found.lengths);
     for (rule, lengths) in [
         (BY_THREE, None),
         (BatchRule::Count { samples: 1 }, None),

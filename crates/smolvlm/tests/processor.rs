@@ -60,7 +60,7 @@ fn sizes_from_headers_are_those_of_the_pictures() {
 }
 
 #[test]
-fn a_complete_prompt_is_measured_as_it_is_prepared() {
+fn a_complete_prompt_is_outlined_as_it_is_prepared() {
     let processor = open(&tiny("checkpoint")).unwrap();
     let input = |name: &str| tiny("inputs").join(name);
     let messages = Messages::new()
@@ -70,13 +70,14 @@ fn a_complete_prompt_is_measured_as_it_is_prepared() {
             Content::text("?"),
         ])
         .assistant("Yes.");
-    let (size, mut prepared) =
-        (processor.measure_complete(&messages).unwrap(), processor.prepare_complete(&messages).unwrap());
-    assert_eq!((size.tokens, size.tiles), (prepared.ids().len(), prepared.tiles()));
-    assert_eq!((size.images, size.videos, size.frames), (1, 1, 5));
-    assert_eq!(size.reply_tokens, prepared.replies()[0].len());
+    let (outline, mut prepared) =
+        (processor.outline_complete(&messages, true).unwrap(), processor.prepare_complete(&messages, true).unwrap());
+    assert_eq!((outline.ids.as_slice(), outline.tiles), (prepared.ids(), prepared.tiles()));
+    assert_eq!((outline.images, outline.videos, outline.frames), (1, 1, 5));
+    assert_eq!((outline.replies.as_slice(), outline.replies.len()), (prepared.replies(), 1));
+    assert!(processor.prepare_complete(&messages, false).unwrap().replies().is_empty());
     let read: usize = prepared.read_tiles(&processor).unwrap().iter().map(|medium| medium.tiles.len()).sum();
-    assert_eq!(read, size.tiles);
+    assert_eq!(read, outline.tiles);
 }
 
 #[test]

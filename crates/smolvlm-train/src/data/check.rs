@@ -3,10 +3,10 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use smolvlm::PromptSize;
+use serde::{Deserialize, Serialize};
 use smolvlm::messages::{Content, Message, Messages};
 
-use super::example::ExampleMaker;
+use super::example::{ExampleMaker, Size};
 use super::samples::{SampleRef, Samples};
 use super::table::{Modality, Table, Totals};
 use crate::{Error, Result};
@@ -39,8 +39,9 @@ pub struct Problem {
     pub messages: Vec<String>,
 }
 
-/// How long an example is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+/// How long an example is. As JSON `[tokens, tiles]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(from = "(u32, u32)", into = "(u32, u32)")]
 pub struct Length {
     /// Tokens; 0 for a sample that cannot be used.
     pub tokens: u32,
@@ -48,9 +49,22 @@ pub struct Length {
     pub tiles: u32,
 }
 
-/// How long every example is: 8 bytes for each sample.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+/// How long every example is: 8 bytes for each sample. May be saved beside a cursor, so that a run goes on without another
+/// check.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Lengths(Vec<Vec<Length>>);
+
+impl From<(u32, u32)> for Length {
+    fn from((tokens, tiles): (u32, u32)) -> Self {
+        Self { tokens, tiles }
+    }
+}
+
+impl From<Length> for (u32, u32) {
+    fn from(length: Length) -> Self {
+        (length.tokens, length.tiles)
+    }
+}
 
 impl From<Vec<Vec<Length>>> for Lengths {
     /// The lengths of every sample of every dataset, in order.
@@ -187,7 +201,7 @@ impl Found {
 }
 
 /// One sample's size, or everything that is wrong with it.
-fn look(maker: &ExampleMaker, sample: SampleRef) -> Result<PromptSize, Vec<String>> {
+fn look(maker: &ExampleMaker, sample: SampleRef) -> Result<Size, Vec<String>> {
     let messages = maker.samples().read(sample).map_err(|error| vec![error.to_string()])?;
     let name = || maker.samples().name(sample);
     maker.measure(&messages).map_err(|error| {

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use smolvlm::messages::Messages;
-use smolvlm::{Prepared, Processor, PromptSize, TileRun};
+use smolvlm::{Outline, Prepared, Processor, TileRun};
 
 use super::samples::{SampleRef, Samples};
 use crate::{Error, Result};
@@ -87,6 +87,18 @@ impl Example {
     }
 }
 
+/// An example in numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Size {
+    pub(super) tokens: usize,
+    /// Tokens that count.
+    pub(super) counted: usize,
+    pub(super) tiles: usize,
+    pub(super) images: usize,
+    pub(super) videos: usize,
+    pub(super) frames: usize,
+}
+
 /// Makes examples of samples. One serves any number of threads.
 #[derive(Debug, Clone)]
 pub struct ExampleMaker {
@@ -154,7 +166,8 @@ impl ExampleMaker {
 
     fn prepare(&self, messages: &Messages, name: String) -> Result<Opened> {
         let here = |error: Error| error.at(&name);
-        let prepared = self.processor.prepare_complete(messages).map_err(|error| here(error.into()))?;
+        let prepared = self.processor.prepare_complete(messages, self.rules.loss == Loss::Replies);
+        let prepared = prepared.map_err(|error| here(error.into()))?;
         let image_token = self.processor.image_token();
         let mut counted = counted(prepared.ids(), prepared.replies(), image_token, self.rules.loss);
         let kept = self.kept(prepared.ids(), &counted).map_err(here)?;
@@ -171,15 +184,13 @@ impl ExampleMaker {
     }
 
     /// What a sample would become, in numbers. Opens headers only.
-    pub(super) fn measure(&self, messages: &Messages) -> Result<PromptSize> {
-        let mut size = self.processor.measure_complete(messages)?;
-        if size.tokens > self.rules.max_tokens {
-            if self.rules.too_long == TooLong::Skip {
-                return Err(self.too_long(size.tokens));
-            }
-            size.tokens = self.rules.max_tokens;
-        }
-        Ok(size)
+    pub(super) fn measure(&self, messages: &Messages) -> Result<Size> {
+        let outline = self.processor.outline_complete(messages, self.rules.loss == Loss::Replies)?;
+        let counted = counted(&outline.ids, &outline.replies, self.processor.image_token(), self.rules.loss);
+        let tokens = self.kept(&outline.ids, &counted)?;
+        let Outline { tiles, images, videos, frames, .. } = outline;
+        let counted = counted[..tokens].iter().filter(|counted| **counted).count();
+        Ok(Size { tokens, counted, tiles, images, videos, frames })
     }
 
     /// How many tokens stay.

@@ -3,7 +3,8 @@
 use std::fmt;
 
 use serde::Serialize;
-use smolvlm::PromptSize;
+
+use super::example::Size;
 
 /// What a sample shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -59,20 +60,20 @@ pub struct Totals {
     pub tiles: u64,
     /// Tokens.
     pub tokens: u64,
-    /// Tokens of the assistant.
-    pub reply_tokens: u64,
+    /// Tokens that count for the loss.
+    pub counted_tokens: u64,
 }
 
 impl Totals {
     /// Adds one sample.
-    pub(super) fn add(&mut self, size: &PromptSize) {
+    pub(super) fn add(&mut self, size: &Size) {
         self.samples += 1;
         self.images += size.images as u64;
         self.videos += size.videos as u64;
         self.frames += size.frames as u64;
         self.tiles += size.tiles as u64;
         self.tokens += size.tokens as u64;
-        self.reply_tokens += size.reply_tokens as u64;
+        self.counted_tokens += size.counted as u64;
     }
 
     /// Adds other sums.
@@ -83,7 +84,7 @@ impl Totals {
         self.frames += other.frames;
         self.tiles += other.tiles;
         self.tokens += other.tokens;
-        self.reply_tokens += other.reply_tokens;
+        self.counted_tokens += other.counted_tokens;
     }
 }
 
@@ -133,13 +134,13 @@ impl Table {
 
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const HEAD: [&str; 8] = ["samples", "share", "images", "videos", "frames", "tiles", "tokens", "answer tokens"];
+        const HEAD: [&str; 8] = ["samples", "share", "images", "videos", "frames", "tiles", "tokens", "counted"];
         let rows = self.modalities.iter().chain(&self.datasets).map(|row| (row.name.as_str(), &row.totals));
         let rows: Vec<_> = rows.chain([("total", &self.total)]).collect();
         let name_width = rows.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
         let cells = |totals: &Totals| {
             let share = 100.0 * totals.samples as f64 / (self.total.samples.max(1)) as f64;
-            let Totals { samples, images, videos, frames, tiles, tokens, reply_tokens } = *totals;
+            let Totals { samples, images, videos, frames, tiles, tokens, counted_tokens } = *totals;
             let count = |count: u64| count.to_string();
             let (first, share) = (count(samples), format!("{share:.1} %"));
             [
@@ -150,7 +151,7 @@ impl fmt::Display for Table {
                 count(frames),
                 count(tiles),
                 count(tokens),
-                count(reply_tokens),
+                count(counted_tokens),
             ]
         };
         let line = |f: &mut fmt::Formatter<'_>, name: &str, cells: &[String]| {

@@ -24,6 +24,16 @@ pub(crate) fn processor() -> Arc<Processor> {
     Arc::new(Processor::open(&goldens("checkpoint"), Compat::Newest, MediaOptions::default()).unwrap())
 }
 
+/// The tiny processor with another chat template.
+pub(crate) fn processor_with(template: &str) -> Arc<Processor> {
+    let folder = tempfile::tempdir().unwrap();
+    for file in ["config.json", "tokenizer.json", "processor_config.json", "preprocessor_config.json"] {
+        std::fs::copy(goldens("checkpoint").join(file), folder.path().join(file)).unwrap();
+    }
+    std::fs::write(folder.path().join("chat_template.jinja"), template).unwrap();
+    Arc::new(Processor::open(folder.path(), Compat::Newest, MediaOptions::default()).unwrap())
+}
+
 /// A folder with one file.
 pub(crate) fn folder_with(name: &str, content: impl AsRef<[u8]>) -> (TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();

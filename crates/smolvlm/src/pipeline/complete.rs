@@ -1,7 +1,9 @@
 //! Conversations that are complete, answers included: what a model learns from.
 
+use std::ops::Range;
+
 use super::encode::{TileSink, decode};
-use super::layout::{Ending, lay_out};
+use super::layout::{Ending, Layout, lay_out};
 use super::prepare::{Prepared, layouts, open, open_videos, plan};
 use super::processor::Processor;
 use crate::Result;
@@ -21,13 +23,13 @@ pub struct TileRun {
     pub pixel_values: PixelTable,
 }
 
-/// A prompt in numbers.
+/// A prompt without its pixels.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct PromptSize {
-    /// Tokens.
-    pub tokens: usize,
-    /// Those of them that are the assistant's.
-    pub reply_tokens: usize,
+pub struct Outline {
+    /// Token ids: `[T]`.
+    pub ids: Vec<u32>,
+    /// As [`Prepared::replies`].
+    pub replies: Vec<Range<usize>>,
     /// Tiles of all pictures, and frames of all videos.
     pub tiles: usize,
     /// Pictures.
@@ -64,12 +66,12 @@ impl TileSink for TileRuns {
 }
 
 /// See [`Processor::prepare_complete`].
-pub(super) fn prepare_complete(processor: &Processor, messages: &Messages) -> Result<Prepared> {
-    open(processor, messages)?.write(processor, messages, Ending::Complete)
+pub(super) fn prepare_complete(processor: &Processor, messages: &Messages, ending: Ending) -> Result<Prepared> {
+    open(processor, messages)?.write(processor, messages, ending)
 }
 
-/// See [`Processor::measure_complete`].
-pub(super) fn measure_complete(processor: &Processor, messages: &Messages) -> Result<PromptSize> {
+/// See [`Processor::outline_complete`].
+pub(super) fn outline_complete(processor: &Processor, messages: &Messages, ending: Ending) -> Result<Outline> {
     let limits = &processor.media.limits;
     let grid = |source: &MediaSource| {
         let (width, height) = read_size(source, limits, processor.compat)?;
@@ -78,14 +80,8 @@ pub(super) fn measure_complete(processor: &Processor, messages: &Messages) -> Re
     let (grids, counts): (Vec<_>, Vec<_>) =
         messages.images().map(grid).collect::<Result<Vec<_>>>()?.into_iter().unzip();
     let videos = layouts(&open_videos(processor, messages)?);
-    let layout = lay_out(processor, messages, &grids, &videos, Ending::Complete)?;
+    let Layout { ids, replies, .. } = lay_out(processor, messages, &grids, &videos, ending)?;
     let frames = videos.iter().map(|video| video.times.len()).sum();
-    Ok(PromptSize {
-        tokens: layout.ids.len(),
-        reply_tokens: layout.replies.iter().map(ExactSizeIterator::len).sum(),
-        tiles: counts.iter().sum::<usize>() + frames,
-        images: grids.len(),
-        videos: videos.len(),
-        frames,
-    })
+    let tiles = counts.iter().sum::<usize>() + frames;
+    Ok(Outline { ids, replies, tiles, images: grids.len(), videos: videos.len(), frames })
 }

@@ -13,8 +13,10 @@ use crate::{Error, Result};
 pub(super) enum Ending {
     /// Where the assistant's next answer begins.
     Open,
-    /// With its last message: its answers are there, to be learned from.
-    Complete,
+    /// With its last message, and nothing is said of who wrote what.
+    Whole,
+    /// With its last message; the answers in it are located.
+    Answered,
 }
 
 /// A prompt without its media.
@@ -22,7 +24,7 @@ pub(super) struct Layout {
     /// The text after expansion.
     pub(super) text: String,
     pub(super) ids: Vec<u32>,
-    /// Ranges of `ids` that are the assistant's; none in an open prompt.
+    /// Ranges of `ids` that are the assistant's, if they are located.
     pub(super) replies: Vec<Range<usize>>,
     /// In prompt order.
     pub(super) media: Vec<MediaSlot>,
@@ -49,8 +51,8 @@ pub(super) fn lay_out(
         )));
     }
     let replies = match ending {
-        Ending::Open => Vec::new(),
-        Ending::Complete => {
+        Ending::Open | Ending::Whole => Vec::new(),
+        Ending::Answered => {
             let spans = processor.template.reply_spans(messages, &rendered)?;
             let spans: Vec<_> = spans.into_iter().map(|span| expanded.at(span.start)..expanded.at(span.end)).collect();
             processor.tokenizer.tokens_of(&ids, &expanded.text, &spans)?

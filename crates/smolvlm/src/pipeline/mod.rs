@@ -13,7 +13,7 @@ mod trace;
 mod trace_file;
 mod video_view;
 
-pub use complete::{PromptSize, TileRun};
+pub use complete::{Outline, TileRun};
 pub use device::{Device, Gpu, GpuLibrary, gpus};
 pub use dtype::Dtype;
 pub use load::{LoadOptions, processor_settings};

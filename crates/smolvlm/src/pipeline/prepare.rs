@@ -68,7 +68,7 @@ impl Prepared {
     }
 
     /// Ranges of [`ids`](Self::ids) that are the assistant's: from where an answer would be generated to its end token,
-    /// which is included. None in a prompt that waits for an answer.
+    /// which is included. None where they were not to be located.
     pub fn replies(&self) -> &[Range<usize>] {
         &self.replies
     }

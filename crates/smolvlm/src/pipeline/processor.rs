@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use super::MediaOptions;
-use super::complete::{self, PromptSize};
+use super::complete::{self, Outline};
+use super::layout::Ending;
 use super::load::processor_settings;
 use super::prepare::Prepared;
 use crate::checkpoint::{ModelConfig, read_json, read_text, tokenizer_path};
@@ -79,22 +80,22 @@ impl Processor {
     }
 
     /// Opens the media of a conversation that is complete, answers included, and writes it as a prompt: what a model
-    /// learns from. [`Prepared::replies`] says which tokens are answers.
+    /// learns from. With `locate_replies`, [`Prepared::replies`] says which tokens are answers.
     ///
     /// # Errors
     /// [`Input`](crate::ErrorKind::Input) for media that are missing or broken, for messages that cannot be rendered, and
     /// for a prompt beyond the context; [`Checkpoint`](crate::ErrorKind::Checkpoint) when the chat template or the
-    /// tokenizer does not let answers be found.
-    pub fn prepare_complete(&self, messages: &Messages) -> Result<Prepared> {
-        complete::prepare_complete(self, messages)
+    /// tokenizer does not let answers be located.
+    pub fn prepare_complete(&self, messages: &Messages, locate_replies: bool) -> Result<Prepared> {
+        complete::prepare_complete(self, messages, ending(locate_replies))
     }
 
-    /// What [`prepare_complete`](Self::prepare_complete) would give, in numbers. Opens headers only.
+    /// What [`prepare_complete`](Self::prepare_complete) would give, without pixels. Opens headers only.
     ///
     /// # Errors
     /// As [`prepare_complete`](Self::prepare_complete).
-    pub fn measure_complete(&self, messages: &Messages) -> Result<PromptSize> {
-        complete::measure_complete(self, messages)
+    pub fn outline_complete(&self, messages: &Messages, locate_replies: bool) -> Result<Outline> {
+        complete::outline_complete(self, messages, ending(locate_replies))
     }
 
     /// How pictures and videos are read from now on.
@@ -103,6 +104,10 @@ impl Processor {
         self.media = media;
         Ok(())
     }
+}
+
+fn ending(locate_replies: bool) -> Ending {
+    if locate_replies { Ending::Answered } else { Ending::Whole }
 }
 
 /// The processor's files and the model's must speak of the same tiles and tokens.
