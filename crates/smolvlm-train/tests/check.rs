@@ -122,13 +122,18 @@ fn the_table_has_a_line_for_each_kind_and_each_entry() {
     let named = |path: &std::path::Path, name: &str| Entry { name: Some(name.to_owned()), ..Entry::new(path) };
     let mixture = Mixture {
         media_root: Some(goldens("inputs")),
-        datasets: vec![named(&first, "one"), named(&second, "two")],
+        datasets: vec![named(&first, "one"), named(&second, &format!("{}two", "long/".repeat(20)))],
         ..Mixture::of("")
     };
     let table = check(&maker(&mixture), &CheckOptions::default(), &|_, _| {}).table;
     let text = table.to_string();
+    let name = format!("…{}two", &"long/".repeat(20)[64..]);
     let starts: Vec<&str> = text.lines().map(|line| line.split_whitespace().next().unwrap_or("")).collect();
-    assert_eq!(starts, ["samples", "text", "image", "multi-image", "video", "", "one", "two", "", "total"], "\n{text}");
+    assert_eq!(
+        starts,
+        ["samples", "text", "image", "multi-image", "video", "", "one", name.as_str(), "", "total"],
+        "\n{text}"
+    );
     let widths: Vec<usize> = text.lines().filter(|line| !line.is_empty()).map(|line| line.chars().count()).collect();
     assert!(widths.iter().all(|width| *width == widths[0]), "\n{text}");
     assert_eq!(serde_json::to_value(&table).unwrap()["datasets"][1]["frames"], 5);

@@ -6,6 +6,9 @@ use serde::Serialize;
 
 use super::example::Size;
 
+/// Most characters of a name in a table.
+const MAX_NAME: usize = 40;
+
 /// What a sample shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -132,11 +135,20 @@ impl Table {
     }
 }
 
+/// A name as a table has room for it: of a long path the end.
+fn shortened(name: &str) -> String {
+    let length = name.chars().count();
+    if length <= MAX_NAME {
+        return name.to_owned();
+    }
+    std::iter::once('…').chain(name.chars().skip(length + 1 - MAX_NAME)).collect()
+}
+
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const HEAD: [&str; 8] = ["samples", "share", "images", "videos", "frames", "tiles", "tokens", "counted"];
-        let rows = self.modalities.iter().chain(&self.datasets).map(|row| (row.name.as_str(), &row.totals));
-        let rows: Vec<_> = rows.chain([("total", &self.total)]).collect();
+        let rows = self.modalities.iter().chain(&self.datasets).map(|row| (shortened(&row.name), &row.totals));
+        let rows: Vec<_> = rows.chain([("total".to_owned(), &self.total)]).collect();
         let name_width = rows.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
         let cells = |totals: &Totals| {
             let share = 100.0 * totals.samples as f64 / (self.total.samples.max(1)) as f64;
