@@ -25,7 +25,7 @@ use smolvlm_kernels::Format;
 use smolvlm_kernels::packed::{PackedMatrix, PackedShape};
 
 pub use self::config::{ModelConfig, TextConfig, VisionConfig};
-pub(crate) use self::files::read_json;
+pub(crate) use self::files::{read_json, read_text, tokenizer_path};
 pub use self::generation::GenerationDefaults;
 pub use self::memory::{MemoryEstimate, memory_estimate};
 pub use self::tensor::{StoredDtype, StoredTensor};
@@ -102,17 +102,7 @@ impl Checkpoint {
     /// # Errors
     /// [`crate::ErrorKind::Checkpoint`] when there is none, or it is empty, above 64 MiB or no file.
     pub fn tokenizer_path(&self) -> Result<PathBuf> {
-        let path = self.dir.join("tokenizer.json");
-        let place = path.display();
-        match std::fs::metadata(&path) {
-            Ok(found) if found.is_file() && (1..=files::MAX_TEXT).contains(&found.len()) => Ok(path),
-            Ok(found) => Err(Error::checkpoint(format!(
-                "{place}: expected a file of 1 to {} bytes, found {}",
-                files::MAX_TEXT,
-                if found.is_file() { format!("{} bytes", found.len()) } else { "no file".to_owned() }
-            ))),
-            Err(error) => Err(Error::checkpoint(format!("{place}: cannot be read: {error}")).caused_by(error)),
-        }
+        files::tokenizer_path(&self.dir)
     }
 
     /// The format the weights are in: what `config.json` says, else that of the first weight stored in one (the

@@ -449,8 +449,7 @@ fn groups(tiles: usize, appetite: &Appetite) -> impl Iterator<Item = usize> {
 }
 
 /// Whether a prompt of `length` tokens fits the model's context.
-pub(crate) fn check_context(length: usize, config: &ModelConfig) -> Result<()> {
-    let context = config.text.max_positions;
+pub(crate) fn check_context(length: usize, context: usize) -> Result<()> {
     if length <= context {
         return Ok(());
     }
@@ -465,7 +464,7 @@ fn check_prompt(request: &Request, config: &ModelConfig) -> Result<()> {
     if request.ids.is_empty() {
         return Err(Error::input("the prompt is empty"));
     }
-    check_context(request.ids.len(), config)?;
+    check_context(request.ids.len(), config.text.max_positions)?;
     if let Some(id) = request.ids.iter().find(|id| **id as usize >= config.text.vocab) {
         return Err(Error::input(format!("token id {id} is outside the vocabulary of {}", config.text.vocab)));
     }

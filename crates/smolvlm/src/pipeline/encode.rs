@@ -62,7 +62,7 @@ pub(super) fn encode(model: &mut SmolVlm, prompts: &mut [Prepared]) -> Result<(V
     let mut features = Vec::new();
     let conversations = prompts.len();
     for (i, prompt) in prompts.iter_mut().enumerate() {
-        let encoded = decode(&model.preprocessor, prompt, &mut encoder).and_then(|()| encoder.flush());
+        let encoded = decode(&model.processor.preprocessor, prompt, &mut encoder).and_then(|()| encoder.flush());
         encoded.map_err(|error| numbered(error, i, conversations))?;
         features.push(std::mem::take(&mut encoder.features));
     }

@@ -6,6 +6,7 @@ use smolvlm_kernels::Backend;
 
 use super::device::{Device, Machine};
 use super::dtype::Dtype;
+use super::processor::Processor;
 use super::{MediaOptions, SmolVlm};
 use crate::checkpoint::hub::{self, DownloadProgress};
 use crate::checkpoint::{Checkpoint, memory_estimate, read_json};
@@ -13,8 +14,7 @@ use crate::compat::Compat;
 use crate::generate::{CachePlan, Engine, Generator};
 use crate::machine::{available_bytes, check_memory};
 use crate::model::Model;
-use crate::preprocess::{Preprocessor, Settings};
-use crate::prompt::{ChatTemplate, PromptTokenizer};
+use crate::preprocess::Settings;
 use crate::{Error, Result};
 
 /// How a model is loaded.
@@ -58,37 +58,13 @@ impl LoadOptions {
         let folder = hub::resolve(model, progress)?;
         let checkpoint = Checkpoint::open(&folder)?;
         checkpoint.validate()?;
-        let processor_config = checkpoint.json("processor_config.json")?;
-        let here = |error: Error| error.at(folder.display());
-        let settings = processor_settings(&folder)?;
-        let template = ChatTemplate::find(
-            processor_config.as_ref(),
-            checkpoint.json("chat_template.json")?.as_ref(),
-            checkpoint.text("chat_template.jinja")?.as_deref(),
-            checkpoint.json("tokenizer_config.json")?.as_ref(),
-        )
-        .map_err(here)?;
-        let tokenizer = PromptTokenizer::from_file(&checkpoint.tokenizer_path()?)?;
-        check_agreement(&checkpoint, &settings, &tokenizer)?;
-        let preprocessor = Preprocessor::new(settings.clone(), self.compat, self.media.overrides)?;
+        let processor = Processor::of(&folder, checkpoint.config(), self.compat, self.media.clone())?;
 
         let machine = Machine::open(self.device, self.threads, self.dtype, &checkpoint)?;
         let dtype = self.choose_dtype(&machine, &checkpoint).map_err(|error| error.at(model))?;
         let (engine, compute) = self.start_engine(machine, &checkpoint, dtype).map_err(|error| error.at(model))?;
         let generation = checkpoint.generation().clone();
-        Ok(SmolVlm {
-            engine,
-            settings,
-            template,
-            tokenizer,
-            generation,
-            compat: self.compat,
-            dtype,
-            compute,
-            media: self.media,
-            preprocessor,
-            progress: None,
-        })
+        Ok(SmolVlm { engine, processor, generation, dtype, compute, progress: None })
     }
 
     /// That of packed weights, unless something else was asked for; of others, what was asked for, else the device's best.
@@ -137,27 +113,4 @@ pub fn processor_settings(folder: &Path) -> Result<Settings> {
     let video = json("video_preprocessor_config.json")?;
     Settings::from_files(processor.as_ref(), preprocessor.as_ref(), video.as_ref())
         .map_err(|error| error.at(folder.display()))
-}
-
-/// The processor's files and the model's must speak of the same tiles and tokens.
-fn check_agreement(checkpoint: &Checkpoint, settings: &Settings, tokenizer: &PromptTokenizer) -> Result<()> {
-    let config = checkpoint.config();
-    let disagree = |what: &str, processor: usize, model: usize| {
-        let message = format!("{what}: the processor's files say {processor}, config.json says {model}");
-        Err(Error::checkpoint(message).at(checkpoint.dir().display()))
-    };
-    if settings.image.tile_size != config.vision.image_size {
-        return disagree("pixels on a tile's side", settings.image.tile_size, config.vision.image_size);
-    }
-    if settings.image_seq_len != config.tokens_per_tile() {
-        return disagree("tokens of a tile", settings.image_seq_len, config.tokens_per_tile());
-    }
-    let image_token = tokenizer.id_of("<image>").map_or(usize::MAX, |id| id as usize);
-    if image_token != config.image_token_id as usize {
-        return disagree("id of <image>", image_token, config.image_token_id as usize);
-    }
-    if tokenizer.vocab_size() > config.text.vocab {
-        return disagree("vocabulary", tokenizer.vocab_size(), config.text.vocab);
-    }
-    Ok(())
 }

@@ -1,30 +1,35 @@
 //! The whole path: a folder or hub id becomes a [`SmolVlm`]; messages become replies.
 
+mod complete;
 mod device;
 mod dtype;
 mod encode;
+mod layout;
 mod load;
 mod prepare;
+mod processor;
 mod reply;
 mod trace;
 mod trace_file;
 mod video_view;
 
+pub use complete::{Outline, TileRun};
 pub use device::{Device, Gpu, GpuLibrary, gpus};
 pub use dtype::Dtype;
 pub use load::{LoadOptions, processor_settings};
+pub use prepare::Prepared;
+pub use processor::Processor;
 pub use reply::{Reply, ReplyPiece, ReplyStream, Timings, Usage};
 pub use trace::{Trace, TracedMedium};
 pub use video_view::VideoView;
 
 use crate::checkpoint::{GenerationDefaults, ModelConfig};
-use crate::compat::Compat;
 use crate::generate::{Engine, GenerateOptions, Logits, Sampling};
 use crate::media::source::MediaLimits;
 use crate::media::video::VideoOptions;
 use crate::messages::Messages;
-use crate::preprocess::{Overrides, Preprocessor, Settings};
-use crate::prompt::{ChatTemplate, PromptTokenizer};
+use crate::preprocess::Overrides;
+use crate::prompt::PromptTokenizer;
 use crate::{Error, Result};
 
 /// The model used when none is named.
@@ -72,15 +77,10 @@ pub type ProgressHook = Box<dyn FnMut(Progress) + Send>;
 /// ```
 pub struct SmolVlm {
     engine: Box<dyn Engine>,
-    settings: Settings,
-    template: ChatTemplate,
-    tokenizer: PromptTokenizer,
+    processor: Processor,
     generation: GenerationDefaults,
-    compat: Compat,
     dtype: Dtype,
     compute: String,
-    media: MediaOptions,
-    preprocessor: Preprocessor,
     progress: Option<ProgressHook>,
 }
 
@@ -108,9 +108,14 @@ impl SmolVlm {
         &self.compute
     }
 
+    /// Everything between messages and the model's inputs.
+    pub fn processor(&self) -> &Processor {
+        &self.processor
+    }
+
     /// The tokenizer.
     pub fn tokenizer(&self) -> &PromptTokenizer {
-        &self.tokenizer
+        self.processor.tokenizer()
     }
 
     /// The engine below, for measuring it alone.
@@ -120,7 +125,7 @@ impl SmolVlm {
 
     /// What each value of each channel of a picture means to the model.
     pub fn pixel_table(&self) -> [[f32; 256]; 3] {
-        self.preprocessor.pixel_table()
+        self.processor.preprocessor.pixel_table()
     }
 
     /// What the checkpoint's `generation_config.json` asks for: usually greedy, 20 new tokens.
@@ -151,9 +156,7 @@ impl SmolVlm {
     /// # Errors
     /// [`Usage`](crate::ErrorKind::Usage) when a value is out of range.
     pub fn set_media_options(&mut self, media: MediaOptions) -> Result<()> {
-        self.preprocessor = Preprocessor::new(self.settings.clone(), self.compat, media.overrides)?;
-        self.media = media;
-        Ok(())
+        self.processor.set_media_options(media)
     }
 
     /// Calls `hook` as long work goes on.

@@ -1,21 +1,25 @@
 //! From messages to a tokenised prompt, with media opened but not yet decoded.
 
-use super::{MediaOptions, SmolVlm};
+use std::ops::Range;
+
+use super::MediaOptions;
+use super::layout::{Ending, Layout, lay_out};
+use super::processor::Processor;
 use crate::compat::Compat;
-use crate::generate::check_context;
 use crate::media::image::ImageFile;
 use crate::media::source::MediaSource;
 use crate::media::video::{StreamFacts, VideoSource, open_video};
 use crate::messages::Messages;
 use crate::preprocess::{ImagePlan, Preprocessor};
-use crate::prompt::{ImageGrid, MediaSlot, VideoLayout, expand};
+use crate::prompt::{ImageGrid, MediaSlot, VideoLayout};
 use crate::{Error, Result};
 
-/// A prompt whose media are still to be encoded.
-pub(super) struct Prepared {
+/// A prompt whose media are open and still to be decoded.
+pub struct Prepared {
     /// The prompt's text after expansion.
     pub(super) text: String,
     pub(super) ids: Vec<u32>,
+    pub(super) replies: Vec<Range<usize>>,
     /// In prompt order.
     pub(super) media: Vec<PreparedMedium>,
 }
@@ -41,20 +45,51 @@ impl PreparedMedium {
             Self::Video(video) => video.indices.len(),
         }
     }
+
+    /// Pixels of the picture, or of one frame, as decoded.
+    fn pixels(&self) -> u64 {
+        let (width, height) = match self {
+            Self::Image { file, .. } => (file.width(), file.height()),
+            Self::Video(video) => (video.source.facts().width, video.source.facts().height),
+        };
+        (width as u64).saturating_mul(height as u64)
+    }
 }
 
 impl Prepared {
-    pub(super) fn tiles(&self) -> usize {
+    /// Token ids: `[T]`.
+    pub fn ids(&self) -> &[u32] {
+        &self.ids
+    }
+
+    /// The text that the ids spell.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// Ranges of [`ids`](Self::ids) that are the assistant's: from where an answer would be generated to its end token,
+    /// which is included. None where they were not to be located.
+    pub fn replies(&self) -> &[Range<usize>] {
+        &self.replies
+    }
+
+    /// Tiles of all pictures, and frames of all videos.
+    pub fn tiles(&self) -> usize {
         self.media.iter().map(PreparedMedium::tiles).sum()
+    }
+
+    /// Pixels of the largest picture or frame: three bytes each while it is decoded.
+    pub fn largest_pixels(&self) -> u64 {
+        self.media.iter().map(PreparedMedium::pixels).max().unwrap_or(0)
     }
 }
 
 /// Opens every medium of a batch of conversations and writes their prompts.
-pub(super) fn prepare(model: &SmolVlm, conversations: &[Messages]) -> Result<Vec<Prepared>> {
+pub(super) fn prepare(processor: &Processor, conversations: &[Messages]) -> Result<Vec<Prepared>> {
     let prompts = conversations.iter().enumerate();
     prompts
         .map(|(i, messages)| {
-            let prompt = open(model, messages).and_then(|media| write(model, messages, media));
+            let prompt = open(processor, messages).and_then(|media| media.write(processor, messages, Ending::Open));
             prompt.map_err(|error| numbered(error, i, conversations.len()))
         })
         .collect()
@@ -66,23 +101,44 @@ pub(super) fn numbered(error: Error, i: usize, conversations: usize) -> Error {
 }
 
 /// One conversation's media, in order of appearance by kind.
-struct Opened {
+pub(super) struct Opened {
     images: Vec<(ImageFile, ImagePlan)>,
     videos: Vec<PreparedVideo>,
 }
 
-fn open(model: &SmolVlm, messages: &Messages) -> Result<Opened> {
-    let limits = &model.media.limits;
+pub(super) fn open(processor: &Processor, messages: &Messages) -> Result<Opened> {
+    let limits = &processor.media.limits;
     let image = |source| {
-        let file = ImageFile::open(source, limits, model.compat)?;
-        let plan = model.preprocessor.plan_image(file.width(), file.height()).map_err(|error| error.at(file.name()))?;
+        let file = ImageFile::open(source, limits, processor.compat)?;
+        let plan = plan(processor, file.name(), file.width(), file.height())?;
         Ok((file, plan))
     };
-    let video = |source| open_prepared(&model.preprocessor, &model.media, model.compat, source);
     Ok(Opened {
         images: messages.images().map(image).collect::<Result<_>>()?,
-        videos: messages.videos().map(video).collect::<Result<_>>()?,
+        videos: open_videos(processor, messages)?,
     })
+}
+
+/// What a picture of this size becomes.
+pub(super) fn plan(processor: &Processor, name: &str, width: usize, height: usize) -> Result<ImagePlan> {
+    processor.preprocessor.plan_image(width, height).map_err(|error| error.at(name))
+}
+
+pub(super) fn open_videos(processor: &Processor, messages: &Messages) -> Result<Vec<PreparedVideo>> {
+    let video = |source| open_prepared(&processor.preprocessor, &processor.media, processor.compat, source);
+    messages.videos().map(video).collect()
+}
+
+/// What the prompt says of each video.
+pub(super) fn layouts(videos: &[PreparedVideo]) -> Vec<VideoLayout> {
+    // The reference pads the videos of a conversation to one length, and states that length for each.
+    let stated_frames = videos.iter().map(|video| video.indices.len()).max().unwrap_or(0);
+    let layout = |video: &PreparedVideo| VideoLayout {
+        times: video.times.clone(),
+        duration: video.source.facts().duration,
+        stated_frames,
+    };
+    videos.iter().map(layout).collect()
 }
 
 /// Opens a video and picks its frames.
@@ -111,51 +167,19 @@ fn printed_times(facts: &StreamFacts, timestamps: &[f64], indices: &[usize], com
     indices.iter().map(|i| time(*i)).collect()
 }
 
-fn write(model: &SmolVlm, messages: &Messages, media: Opened) -> Result<Prepared> {
-    // The reference pads the videos of a conversation to one length, and states that length for each.
-    let stated_frames = media.videos.iter().map(|video| video.indices.len()).max().unwrap_or(0);
-    let grids: Vec<ImageGrid> = media.images.iter().map(|(_, plan)| ImageGrid::from(plan)).collect();
-    let layouts: Vec<VideoLayout> = media
-        .videos
-        .iter()
-        .map(|video| VideoLayout { times: video.times.clone(), duration: video.source.facts().duration, stated_frames })
-        .collect();
-    check_media(model, &grids, &layouts)?;
-    let rendered = model.template.render(messages, true)?;
-    let expanded = expand(&rendered, &grids, &layouts, model.preprocessor.image_seq_len())?;
-    let ids = model.tokenizer.encode(&expanded.text)?;
-    check_context(ids.len(), model.config())?;
-    let image_token = model.config().image_token_id;
-    let found = ids.iter().filter(|id| **id == image_token).count();
-    if found != expanded.image_tokens {
-        return Err(Error::internal(format!(
-            "{found} image tokens after tokenising, {} before",
-            expanded.image_tokens
-        )));
+impl Opened {
+    pub(super) fn write(self, processor: &Processor, messages: &Messages, ending: Ending) -> Result<Prepared> {
+        let grids: Vec<ImageGrid> = self.images.iter().map(|(_, plan)| ImageGrid::from(plan)).collect();
+        let Layout { text, ids, replies, media } =
+            lay_out(processor, messages, &grids, &layouts(&self.videos), ending)?;
+        let (mut images, mut videos) = (self.images.into_iter(), self.videos.into_iter());
+        let slots = media.iter().map(|slot| match slot {
+            MediaSlot::Image(_) => images.next().map(|(file, plan)| PreparedMedium::Image { file, plan }),
+            MediaSlot::Video(_) => videos.next().map(PreparedMedium::Video),
+        });
+        let media = slots.collect::<Option<_>>().ok_or_else(|| Error::internal("a prompt shows a medium twice"))?;
+        Ok(Prepared { text, ids, replies, media })
     }
-    let mut images = media.images.into_iter();
-    let mut videos = media.videos.into_iter();
-    let slots = expanded.media.iter().map(|slot| match slot {
-        MediaSlot::Image(_) => images.next().map(|(file, plan)| PreparedMedium::Image { file, plan }),
-        MediaSlot::Video(_) => videos.next().map(PreparedMedium::Video),
-    });
-    let media = slots.collect::<Option<_>>().ok_or_else(|| Error::internal("a prompt shows a medium twice"))?;
-    Ok(Prepared { text: expanded.text, ids, media })
-}
-
-/// Refuses media that alone fill the context, before a prompt of any length is written for them.
-fn check_media(model: &SmolVlm, grids: &[ImageGrid], layouts: &[VideoLayout]) -> Result<()> {
-    let tiles = grids.iter().map(|grid| grid.rows.saturating_mul(grid.cols).saturating_add(1));
-    let tiles = tiles.chain(layouts.iter().map(|video| video.times.len())).fold(0, usize::saturating_add);
-    let tokens = tiles.saturating_mul(model.preprocessor.image_seq_len());
-    let context = model.config().text.max_positions;
-    if tokens <= context {
-        return Ok(());
-    }
-    Err(Error::input(format!(
-        "the media alone need {tokens} image tokens; the model's context holds {context}. Use fewer or smaller images \
-         or fewer frames"
-    )))
 }
 
 #[cfg(test)]

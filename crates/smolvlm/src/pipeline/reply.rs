@@ -96,7 +96,7 @@ struct Pending {
 impl<'a> ReplyStream<'a> {
     pub(super) fn start(model: &'a mut SmolVlm, conversations: &[Messages], options: &GenerateOptions) -> Result<Self> {
         let started = Instant::now();
-        let mut prompts = prepare(model, conversations)?;
+        let mut prompts = prepare(&model.processor, conversations)?;
         let prepare = started.elapsed();
         let (features, times) = encode(model, &mut prompts)?;
         let image_token = model.config().image_token_id;
@@ -200,7 +200,7 @@ impl Pending {
         };
         Self {
             sequence,
-            stream: model.tokenizer.stream(true),
+            stream: model.tokenizer().stream(true),
             filter: TextFilter::new(options.stop_strings.clone()),
             reply,
             ended: false,

@@ -90,9 +90,9 @@ impl TileSink for Pixels {
 }
 
 pub(super) fn trace(model: &mut SmolVlm, messages: &Messages, max_new_tokens: usize, logits: Logits) -> Result<Trace> {
-    let mut prompts = prepare(model, std::slice::from_ref(messages))?;
+    let mut prompts = prepare(&model.processor, std::slice::from_ref(messages))?;
     let mut pixels = Pixels { values: Vec::new() };
-    decode(&model.preprocessor, &mut prompts[0], &mut pixels)?;
+    decode(&model.processor.preprocessor, &mut prompts[0], &mut pixels)?;
     let (features, _) = encode(model, &mut prompts)?;
     let (prompt, features) = prompts
         .pop()
@@ -102,7 +102,7 @@ pub(super) fn trace(model: &mut SmolVlm, messages: &Messages, max_new_tokens: us
         input_ids: prompt.ids.clone(),
         pixel_values: pixels.values,
         tiles: prompt.tiles(),
-        tile_size: model.preprocessor.tile_size(),
+        tile_size: model.processor.preprocessor.tile_size(),
         image_features: model.engine.download(&features)?,
         hidden: model.config().text.hidden,
         vocab: model.config().text.vocab,

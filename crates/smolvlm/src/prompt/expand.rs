@@ -62,6 +62,25 @@ pub struct Expanded {
     pub media: Vec<MediaSlot>,
     /// Image tokens of all media together. The tokenised prompt must hold as many.
     pub image_tokens: usize,
+    /// Where each placeholder ended, in order.
+    ends: Vec<Replaced>,
+}
+
+/// A placeholder that was replaced: where it ended in the rendered prompt, where its tokens end in the expanded one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Replaced {
+    rendered: usize,
+    expanded: usize,
+}
+
+impl Expanded {
+    /// Where the byte that stands at `offset` of the rendered prompt stands in [`text`](Self::text). `offset` is inside no
+    /// placeholder.
+    pub fn at(&self, offset: usize) -> usize {
+        let before = self.ends.partition_point(|replaced| replaced.rendered <= offset);
+        let last = before.checked_sub(1).map_or(Replaced { rendered: 0, expanded: 0 }, |last| self.ends[last]);
+        last.expanded + (offset - last.rendered)
+    }
 }
 
 /// Expands the placeholders of `rendered` from left to right: the i-th `<image>` is the i-th of `images`, the i-th
@@ -78,7 +97,7 @@ pub fn expand(rendered: &str, images: &[ImageGrid], videos: &[VideoLayout], imag
     check_count(rendered, VIDEO, videos.len())?;
     let image_tokens = count_tokens(images, videos, image_seq_len)?;
     let tile = IMAGE.repeat(image_seq_len);
-    let mut expanded = Expanded { text: String::new(), media: Vec::new(), image_tokens };
+    let mut expanded = Expanded { text: String::new(), media: Vec::new(), image_tokens, ends: Vec::new() };
     let (mut images, mut videos) = (images.iter().enumerate(), videos.iter().enumerate());
     let mut rest = rendered;
     while let Some((before, placeholder, after)) = next_placeholder(rest) {
@@ -93,6 +112,7 @@ pub fn expand(rendered: &str, images: &[ImageGrid], videos: &[VideoLayout], imag
             push_video(&mut expanded.text, layout, &tile);
         }
         rest = after;
+        expanded.ends.push(Replaced { rendered: rendered.len() - rest.len(), expanded: expanded.text.len() });
     }
     expanded.text.push_str(rest);
     Ok(expanded)
@@ -214,6 +234,18 @@ mod tests {
         let expanded = expand("<image>1<video>2<image>", &[WHOLE, WHOLE], &[video], 1).unwrap();
         assert_eq!(expanded.media, [MediaSlot::Image(0), MediaSlot::Video(0), MediaSlot::Image(1)]);
         assert_eq!((expanded.image_tokens, expanded.text.matches(IMAGE).count()), (3, 3));
+    }
+
+    #[test]
+    fn places_in_the_rendered_prompt_are_found_in_the_expanded_one() {
+        // No token has capital letters.
+        let rendered = "A<image>B<image><image>CD";
+        let expanded = expand(rendered, &[WHOLE, ImageGrid { rows: 1, cols: 2 }, WHOLE], &[], 2).unwrap();
+        for letter in ['A', 'B', 'C', 'D'] {
+            let from = rendered.find(letter).unwrap();
+            assert_eq!(Some(expanded.at(from)), expanded.text.find(letter), "{letter}");
+        }
+        assert_eq!(expanded.at(rendered.len()), expanded.text.len());
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! From a conversation to prompt text, by the checkpoint's Jinja template.
 
+use std::ops::Range;
+
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Serde;
 use minijinja::{Environment, UndefinedBehavior};
@@ -129,14 +131,48 @@ impl ChatTemplate {
     /// long.
     pub fn render(&self, messages: &Messages, add_generation_prompt: bool) -> Result<String> {
         check(messages)?;
+        self.render_as(self.template_for(messages), &messages.0, add_generation_prompt)
+    }
+
+    /// Where the assistant's messages stand in `rendered`, which is what [`render`](Self::render) gives for `messages`
+    /// without a generation prompt: byte ranges, from the place where the answer would be generated to the end of the
+    /// message, white space after its end token left out.
+    ///
+    /// Found by rendering the conversation up to each answer, so that no text in a message can be mistaken for one.
+    ///
+    /// # Errors
+    /// As [`render`](Self::render), and a checkpoint error when the template does not write a conversation as a
+    /// continuation of its beginning.
+    pub fn reply_spans(&self, messages: &Messages, rendered: &str) -> Result<Vec<Range<usize>>> {
+        let name = self.template_for(messages);
+        let replies = messages.0.iter().enumerate().filter(|(_, message)| message.role == "assistant");
+        let span = |(index, _): (usize, &Message)| {
+            let before = self.render_as(name, &messages.0[..index], true)?;
+            let through = self.render_as(name, &messages.0[..=index], false)?;
+            if !(through.starts_with(&before) && rendered.starts_with(&through)) {
+                return Err(Error::checkpoint(format!(
+                    "message {}: the chat template writes a conversation otherwise once it goes on, so answers cannot \
+                     be told from the rest; learn from whole sequences, or use another template",
+                    index + 1
+                )));
+            }
+            Ok(before.len()..through.trim_end().len().max(before.len()))
+        };
+        replies.map(span).collect()
+    }
+
+    fn template_for(&self, messages: &Messages) -> &'static str {
         let has_video = messages.0.iter().flat_map(|message| &message.content).any(|c| matches!(c, Content::Video(_)));
-        let name = if has_video && !self.from_caller { "with video" } else { "own" };
+        if has_video && !self.from_caller { "with video" } else { "own" }
+    }
+
+    fn render_as(&self, template: &str, messages: &[Message], add_generation_prompt: bool) -> Result<String> {
         let context = Context {
-            messages: messages.0.iter().map(MessageView::of).collect(),
+            messages: messages.iter().map(MessageView::of).collect(),
             add_generation_prompt,
             special_tokens: &self.special_tokens,
         };
-        let template = self.environment.get_template(name);
+        let template = self.environment.get_template(template);
         template.and_then(|template| template.render(Serde(&context))).map_err(failure)
     }
 }

@@ -1,5 +1,6 @@
 //! Text to token ids and back, by the checkpoint's `tokenizer.json`.
 
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -63,6 +64,31 @@ impl PromptTokenizer {
         Ok(encoding.get_ids().to_vec())
     }
 
+    /// For each byte range of `text`, in order, the range of `ids` (its [`encode`](Self::encode)) that touches it.
+    ///
+    /// Each token stands for bytes that are known, so places are exact whatever a token joins or splits.
+    ///
+    /// # Errors
+    /// A checkpoint error when the tokenizer changes the text, so that its tokens do not spell it.
+    pub fn tokens_of(&self, ids: &[u32], text: &str, spans: &[Range<usize>]) -> Result<Vec<Range<usize>>> {
+        let mut ends = Vec::with_capacity(ids.len());
+        let mut rest = text.as_bytes();
+        for &id in ids {
+            rest = rest.strip_prefix(self.bytes_of(id, false).as_slice()).ok_or_else(changes_text)?;
+            ends.push(text.len() - rest.len());
+        }
+        if !rest.is_empty() {
+            return Err(changes_text());
+        }
+        let tokens = |span: &Range<usize>| {
+            let first = ends.partition_point(|end| *end <= span.start);
+            // The token that reaches the span's end is the last one that touches it.
+            let last = ends.partition_point(|end| *end < span.end) + 1;
+            if span.is_empty() { first..first } else { first..last.min(ids.len()) }
+        };
+        Ok(spans.iter().map(tokens).collect())
+    }
+
     /// The text of token ids, with U+FFFD where they are not UTF-8; ids without a token give nothing.
     pub fn decode(&self, ids: &[u32], skip_special: bool) -> String {
         let bytes: Vec<u8> = ids.iter().flat_map(|&id| self.bytes_of(id, skip_special)).collect();
@@ -94,6 +120,13 @@ impl PromptTokenizer {
         let bytes: Option<Vec<u8>> = token.chars().map(byte_of).collect();
         bytes.unwrap_or_else(|| token.into_bytes())
     }
+}
+
+fn changes_text() -> Error {
+    Error::checkpoint(
+        "the tokenizer changes the text (a normaliser, or tokens that take white space along), so answers cannot be \
+         located in it: learn from whole sequences",
+    )
 }
 
 /// The byte that a character of a byte-level vocabulary stands for: printable ones for themselves, the others, in order,

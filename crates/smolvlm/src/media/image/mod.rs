@@ -12,6 +12,9 @@ mod raster;
 mod tiff;
 mod write;
 
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
 use std::sync::Arc;
 
 use format::Format;
@@ -22,6 +25,9 @@ use super::source::{DecodedImage, MediaLimits, MediaSource};
 use crate::{Compat, Error, Result};
 
 pub use write::write_png;
+
+/// As much of a JPEG file as nearly always holds its header: EXIF with a thumbnail is below 64 KiB.
+const HEADER_BYTES: u64 = 128 << 10;
 
 /// Whose conversions a release of the reference uses for encoded files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +56,33 @@ pub struct ImageFile {
     pixels: u64,
     compat: Compat,
     content: Content,
+}
+
+/// Width and height of a picture as shown, in pixels. Of a JPEG file on disk only the beginning is read, as long as that
+/// holds its header; other formats may tell how they are turned at their very end.
+///
+/// # Errors
+/// As [`ImageFile::open`].
+pub fn read_size(source: &MediaSource, limits: &MediaLimits, compat: Compat) -> Result<(usize, usize)> {
+    if let MediaSource::Path(path) = source
+        && let Some(start) = start_of_jpeg(path)
+        && let Ok(file) =
+            ImageFile::open(&MediaSource::Bytes { name: source.name(), data: start.into() }, limits, compat)
+    {
+        return Ok((file.width, file.height));
+    }
+    ImageFile::open(source, limits, compat).map(|file| (file.width, file.height))
+}
+
+/// The first bytes of a JPEG file, if the file goes on after them.
+fn start_of_jpeg(path: &Path) -> Option<Vec<u8>> {
+    let found = std::fs::metadata(path).ok()?;
+    if !found.is_file() || found.len() <= HEADER_BYTES {
+        return None;
+    }
+    let mut start = Vec::new();
+    File::open(path).ok()?.take(HEADER_BYTES).read_to_end(&mut start).ok()?;
+    matches!(Format::sniff(&start), Ok(Format::Jpeg)).then_some(start)
 }
 
 #[derive(Debug, Clone)]
