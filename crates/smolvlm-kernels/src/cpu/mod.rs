@@ -14,6 +14,7 @@ mod scratch;
 mod shared;
 mod tensor;
 mod threads;
+pub mod training;
 mod weight;
 
 use std::ops::Range;

@@ -1,11 +1,14 @@
 //! Matrices packed into panels, and tables of rows.
 
-use std::ops::Deref;
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
 
 use half::bf16;
 
-use super::matmul::{Dot, PANEL, STEP, chunks};
+use super::lanes::nearest_bf16;
+use super::matmul::{CHUNK, Dot, PANEL, STEP, chunks};
 use super::shared::SharedRows;
+use super::tensor::{Pool, Pooled};
 use super::threads::Threads;
 use crate::aligned::{Aligned, numbers};
 use crate::packed::{
@@ -27,6 +30,8 @@ pub struct Weight {
 /// Memory of a matrix: our own, or a file's.
 enum Bytes {
     Own(Aligned),
+    /// Of a matrix that lives for one product.
+    Pooled(Pooled),
     Mapped(PackedMatrix),
 }
 
@@ -36,6 +41,7 @@ impl Deref for Bytes {
     fn deref(&self) -> &[u8] {
         match self {
             Self::Own(memory) => memory,
+            Self::Pooled(memory) => memory,
             Self::Mapped(matrix) => matrix.bytes(),
         }
     }
@@ -47,7 +53,8 @@ impl Weight {
         let inputs = parts[0].cols();
         assert!(parts.iter().all(|part| part.cols() == inputs), "stacked matrices have one width");
         let outputs = parts.iter().map(MatrixView::rows).sum();
-        Self::packed(threads, outputs, inputs, format, |output, row| {
+        let mut weight = Self::empty(outputs, inputs, outputs.div_ceil(PANEL), format);
+        weight.fill(threads, outputs, |output, row| {
             let mut local = output;
             for part in parts {
                 if local < part.rows() {
@@ -55,41 +62,37 @@ impl Weight {
                 }
                 local -= part.rows();
             }
-        })
+        });
+        weight
     }
 
     /// Gate and up rows in turns of 16, so that one panel holds 16 of each and the product can be formed in place.
     /// A last panel is filled with zero rows.
     pub(super) fn gate_up(threads: &Threads, gate: MatrixView<'_>, up: MatrixView<'_>, format: Format) -> Self {
-        const TURN: usize = PANEL / 2;
         assert_eq!((gate.rows(), gate.cols()), (up.rows(), up.cols()), "gate and up have one shape");
         let width = gate.rows();
-        let outputs = width.div_ceil(TURN) * PANEL;
-        let mut weight = Self::packed(threads, outputs, gate.cols(), format, |output, row| {
-            let (panel, column) = (output / PANEL, output % PANEL);
-            let (source, column) = if column < TURN { (gate, column) } else { (up, column - TURN) };
-            let index = panel * TURN + column;
-            if index < width {
-                source.row(index, row);
-            } else {
-                row.fill(0.0);
-            }
+        let mut weight = Self::empty(2 * width, gate.cols(), width.div_ceil(TURN), format);
+        let filled = weight.panels() * PANEL;
+        weight.fill(threads, filled, |output, row| match gated_row(output, width) {
+            Some(index) if index < width => gate.row(index, row),
+            Some(index) => up.row(index - width, row),
+            None => row.fill(0.0),
         });
-        weight.outputs = 2 * width;
         weight
     }
 
-    fn packed(
-        threads: &Threads,
-        outputs: usize,
-        inputs: usize,
-        format: Format,
-        row: impl Fn(usize, &mut [f32]) + Sync,
-    ) -> Self {
-        let panels = outputs.div_ceil(PANEL);
-        let stride = panel_bytes(inputs, format);
-        let mut bytes = Aligned::zeroed(panels * stride);
-        let shared = SharedRows::of(&mut bytes, stride);
+    fn empty(outputs: usize, inputs: usize, panels: usize, format: Format) -> Self {
+        let bytes = Aligned::zeroed(panels * panel_bytes(inputs, format));
+        Self { outputs, inputs, format, bytes: Bytes::Own(bytes) }
+    }
+
+    /// Packs what `row` writes for each of `outputs` outputs of the panels, one after another. Memory beside them, and that of
+    /// 4-bit integers, must be zero.
+    fn fill(&mut self, threads: &Threads, outputs: usize, row: impl Fn(usize, &mut [f32]) + Sync) {
+        let (inputs, format) = (self.inputs, self.format);
+        let (panels, stride) = (self.panels(), self.stride());
+        let Bytes::Own(bytes) = &mut self.bytes else { unreachable!("a matrix in a file is not written") };
+        let shared = SharedRows::of(bytes, stride);
         threads.run(panels, |panel| {
             // SAFETY: each panel is one task.
             let target = unsafe { shared.segment(panel, 0, stride) };
@@ -99,7 +102,73 @@ impl Weight {
                 pack_output(format, column, &values, target);
             }
         });
-        Self { outputs, inputs, format, bytes: Bytes::Own(bytes) }
+    }
+
+    /// Packs a matrix of floats again, from `[outputs, inputs]` numbers (gate rows before up rows).
+    pub(super) fn refill(&mut self, threads: &Threads, arrangement: Arrangement, numbers: &[f32]) {
+        let (outputs, inputs) = (self.outputs, self.inputs);
+        assert!(numbers.len() == outputs * inputs && !self.format.is_quantised(), "the master of a matrix of floats");
+        let filled = self.panels() * PANEL;
+        self.fill(threads, filled, |output, row| match row_of(arrangement, output, outputs) {
+            Some(index) => row.copy_from_slice(&numbers[index * inputs..][..inputs]),
+            None => row.fill(0.0),
+        });
+    }
+
+    /// The matrix that products by `x` of `[inputs, outputs]` need, in memory of `home`: `columns` writes some numbers of a
+    /// row of `x`, from one on.
+    pub(super) fn of_columns(
+        threads: &Threads,
+        home: &Arc<Pool>,
+        (inputs, outputs): (usize, usize),
+        format: Format,
+        columns: impl Fn(usize, usize, &mut [f32]) + Sync,
+    ) -> Self {
+        let (panels, stride) = (outputs.div_ceil(PANEL), panel_bytes(inputs, format));
+        let mut bytes = home.take(panels * stride);
+        let shared = SharedRows::of(&mut bytes[..panels * stride], stride);
+        threads.run(panels, |panel| {
+            // SAFETY: each panel is one task.
+            let target = unsafe { shared.segment(panel, 0, stride) };
+            let first = panel * PANEL;
+            pack_columns(format, inputs, target, |input, numbers| {
+                columns(input, first, &mut numbers[..PANEL.min(outputs - first)]);
+            });
+        });
+        Self { outputs, inputs, format, bytes: Bytes::Pooled(bytes) }
+    }
+
+    /// As [`of_columns`](Self::of_columns) into memory of its own, which a matrix of the same shape already has.
+    pub(super) fn refill_columns(&mut self, threads: &Threads, numbers: &[f32]) {
+        let (outputs, inputs, format, stride) = (self.outputs, self.inputs, self.format, self.stride());
+        assert_eq!(numbers.len(), outputs * inputs, "the numbers of a transposed matrix");
+        let shared = SharedRows::of(&mut self.bytes, stride);
+        threads.run(outputs.div_ceil(PANEL), |panel| {
+            // SAFETY: each panel is one task.
+            let target = unsafe { shared.segment(panel, 0, stride) };
+            let first = panel * PANEL;
+            let count = PANEL.min(outputs - first);
+            pack_columns(format, inputs, target, |input, to| {
+                to[..count].copy_from_slice(&numbers[input * outputs + first..][..count]);
+            });
+        });
+    }
+
+    /// The numbers that it stands for, `[outputs, inputs]`, gate rows before up rows.
+    pub(super) fn numbers(&self, threads: &Threads, arrangement: Arrangement) -> Vec<f32> {
+        let (outputs, inputs) = (self.outputs, self.inputs);
+        let mut numbers = Aligned::zeroed(outputs * inputs * size_of::<f32>());
+        let shared = SharedRows::of(&mut numbers, inputs * size_of::<f32>());
+        threads.run(self.panels(), |panel| {
+            for column in 0..PANEL {
+                if let Some(row) = row_of(arrangement, panel * PANEL + column, outputs) {
+                    // SAFETY: every row belongs to one panel.
+                    let row = unsafe { shared.segment::<f32>(row, 0, inputs) };
+                    unpack_output(self.format, column, &self.bytes[panel * self.stride()..][..self.stride()], row);
+                }
+            }
+        });
+        crate::aligned::numbers(&numbers)[..outputs * inputs].to_vec()
     }
 
     /// A matrix that lies packed in a file.
@@ -163,6 +232,100 @@ impl Weight {
         let (steps, sums) = self.bytes[end - TRAILER..end].split_at(TRAILER / 2);
         let whole = "a trailer has 32 of each";
         (numbers(steps).try_into().expect(whole), numbers(sums).try_into().expect(whole))
+    }
+}
+
+impl DerefMut for Bytes {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        match self {
+            Self::Own(memory) => memory,
+            Self::Pooled(memory) => memory,
+            Self::Mapped(_) => unreachable!("a matrix in a file is not written"),
+        }
+    }
+}
+
+/// Rows of a gate, or of what it opens, side by side in a panel.
+const TURN: usize = PANEL / 2;
+
+/// Which row of a gate and an up matrix, one below the other, is an output of their panels; none for those that fill up
+/// the last one.
+fn gated_row(output: usize, width: usize) -> Option<usize> {
+    let (panel, column) = (output / PANEL, output % PANEL);
+    let index = panel * TURN + column % TURN;
+    (index < width).then_some(if column < TURN { index } else { width + index })
+}
+
+/// The same of any arrangement in panels of `outputs` rows.
+fn row_of(arrangement: Arrangement, output: usize, outputs: usize) -> Option<usize> {
+    match arrangement {
+        Arrangement::GateUp => gated_row(output, outputs / 2),
+        Arrangement::Stacked | Arrangement::Table => (output < outputs).then_some(output),
+    }
+}
+
+/// Writes a panel of floats, input by input; what `row` leaves alone is zero.
+fn pack_columns(format: Format, inputs: usize, panel: &mut [u8], row: impl Fn(usize, &mut [f32; PANEL])) {
+    let steps = panel.as_chunks_mut::<STEP>().0.as_chunks_mut::<PANEL>().0;
+    let mut numbers = [0.0; PANEL];
+    if format == Format::F32 {
+        let (used, unused) = steps.split_at_mut(inputs);
+        for (input, step) in used.iter_mut().enumerate() {
+            row(input, &mut numbers);
+            for i in 0..PANEL {
+                step[i] = numbers[i].to_le_bytes();
+            }
+        }
+        return unused.fill([[0; STEP]; PANEL]);
+    }
+    let mut second = [0.0; PANEL];
+    let (used, unused) = steps.split_at_mut(inputs.div_ceil(2));
+    for (pair, step) in used.iter_mut().enumerate() {
+        row(2 * pair, &mut numbers);
+        if 2 * pair + 1 < inputs {
+            row(2 * pair + 1, &mut second);
+        } else {
+            second = [0.0; PANEL];
+        }
+        for i in 0..PANEL {
+            let pair = u32::from(nearest_bf16(numbers[i])) | u32::from(nearest_bf16(second[i])) << 16;
+            step[i] = pair.to_le_bytes();
+        }
+    }
+    unused.fill([[0; STEP]; PANEL]);
+}
+
+/// Reads one output's numbers from its panel.
+fn unpack_output(format: Format, column: usize, panel: &[u8], out: &mut [f32]) {
+    let steps = panel.as_chunks::<STEP>().0;
+    let size = number_bytes(format);
+    let step = |panel: &[u8]| {
+        let at = panel.len() - TRAILER + column * STEP;
+        f32::from_le_bytes([panel[at], panel[at + 1], panel[at + 2], panel[at + 3]])
+    };
+    match format {
+        Format::F32 => {
+            out.iter_mut().enumerate().for_each(|(i, out)| *out = f32::from_le_bytes(steps[i * PANEL + column]));
+        }
+        Format::Bf16 => out.iter_mut().enumerate().for_each(|(i, out)| {
+            let pair = steps[i / 2 * PANEL + column];
+            *out = bf16::from_le_bytes([pair[i % 2 * 2], pair[i % 2 * 2 + 1]]).to_f32();
+        }),
+        Format::Q8 => {
+            let step = step(panel);
+            out.iter_mut().enumerate().for_each(|(i, out)| {
+                *out = step * f32::from(steps[i / STEP * PANEL + column][i % STEP].cast_signed());
+            });
+        }
+        Format::Q4 => {
+            let (step, chunks) = (step(panel), out.len().div_ceil(CHUNK / size));
+            let mut wide = vec![0; chunks * PANEL_CHUNK];
+            expand_q4(panel, chunks, &mut wide);
+            let steps = wide.as_chunks::<STEP>().0;
+            out.iter_mut().enumerate().for_each(|(i, out)| {
+                *out = step * f32::from(steps[i / STEP * PANEL + column][i % STEP].cast_signed());
+            });
+        }
     }
 }
 
@@ -292,6 +455,16 @@ impl Table {
     pub fn bytes(&self) -> &[u8] {
         let size = Self::size(self.rows, self.width, self.format).unwrap_or_default();
         &self.bytes[..size]
+    }
+
+    /// Stores a table of floats again.
+    pub(super) fn refill(&mut self, numbers: &[f32]) {
+        assert_eq!(numbers.len(), self.rows * self.width, "the master of a table");
+        match self.format {
+            Format::F32 => copy(&mut self.bytes, numbers.iter().map(|value| value.to_le_bytes())),
+            Format::Bf16 => copy(&mut self.bytes, numbers.iter().map(|value| bf16::from_f32(*value).to_le_bytes())),
+            Format::Q8 | Format::Q4 => unreachable!("quantised tables do not learn"),
+        }
     }
 
     pub(super) fn row(&self, row: usize, out: &mut [f32]) {

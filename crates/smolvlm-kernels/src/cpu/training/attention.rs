@@ -1,0 +1,442 @@
+//! Backward of attention, head by head, in f32: weights are computed again from queries and keys.
+//!
+//! With weights `P = softmax(scale · Q Kᵀ)` and the gradient `dO` of `P V`: `dP = dO Vᵀ`, `dS = scale · P ∘ (dP − rowsum(P ∘
+//! dP))`, `dQ = dS K`, `dK = dSᵀ Q`, `dV = Pᵀ dO`. Blocks of queries are taken in order, each against all keys it sees, so every
+//! sum runs over queries, or keys, in order.
+
+use super::Floats;
+use crate::aligned::{bytes, numbers_mut};
+use crate::backend::{RopeTable, Segment};
+use crate::cpu::cache::MOST_HEAD_DIM;
+use crate::cpu::matmul::{CHUNK, Dot, PANEL, Panels, Rows, STEP, Session, TILE_ROWS, Tile};
+use crate::cpu::shared::SharedRows;
+use crate::cpu::tensor::{Stored, Tensor};
+use crate::cpu::{CpuBackend, scratch};
+use crate::training::{AttentionBackward, HeadCounts};
+
+/// Queries of a block, a whole number of chunks of the products that run along them.
+const BLOCK: usize = 32;
+/// f32 of a chunk.
+const IN_CHUNK: usize = CHUNK / size_of::<f32>();
+
+pub(super) fn tiles(
+    backend: &CpuBackend,
+    args: &AttentionBackward<'_, CpuBackend>,
+    tile_rows: usize,
+    heads: usize,
+) -> Tensor {
+    let qkv = args.qkv;
+    let dim = qkv.width() / (3 * heads);
+    let mut out = backend.tensor(qkv.rows(), qkv.width(), Stored::F32);
+    let shared = SharedRows::new(&mut out);
+    let count = if tile_rows == 0 { 0 } else { qkv.rows() / tile_rows };
+    backend.threads.run(count * heads, |task| {
+        let (tile, head) = (task / heads, task % heads);
+        let group = Group {
+            backend,
+            args,
+            first_row: tile * tile_rows,
+            count: tile_rows,
+            dim,
+            queries: head..head + 1,
+            key: heads + head,
+            value: 2 * heads + head,
+            rope: None,
+        };
+        group.backward(&shared);
+    });
+    out
+}
+
+pub(super) fn causal(
+    backend: &CpuBackend,
+    segments: &[Segment],
+    args: &AttentionBackward<'_, CpuBackend>,
+    heads: HeadCounts,
+    rope: &RopeTable<CpuBackend>,
+) -> Tensor {
+    let qkv = args.qkv;
+    let (dim, group) = (qkv.width() / (heads.queries + 2 * heads.keys), heads.queries / heads.keys);
+    let mut out = backend.tensor(qkv.rows(), qkv.width(), Stored::F32);
+    let shared = SharedRows::new(&mut out);
+    // Turning back is turning by the negative angle.
+    let mut back = Floats::from(rope.sin.as_slice());
+    back.iter_mut().for_each(|sin| *sin = -*sin);
+    backend.threads.run(segments.len() * heads.keys, |task| {
+        let (segment, head) = (&segments[task / heads.keys], task % heads.keys);
+        assert_eq!(segment.start, 0, "whole sequences");
+        let group = Group {
+            backend,
+            args,
+            first_row: segment.rows.start,
+            count: segment.rows.len(),
+            dim,
+            queries: head * group..(head + 1) * group,
+            key: heads.queries + head,
+            value: heads.queries + heads.keys + head,
+            rope: Some(Turn { cos: &rope.cos, sin: &rope.sin, back: &back }),
+        };
+        group.backward(&shared);
+    });
+    out
+}
+
+/// Angles of positions, forwards and backwards.
+#[derive(Clone, Copy)]
+struct Turn<'a> {
+    cos: &'a [f32],
+    sin: &'a [f32],
+    back: &'a [f32],
+}
+
+/// The query heads of one sequence or tile that share a head of keys and values.
+struct Group<'a> {
+    backend: &'a CpuBackend,
+    args: &'a AttentionBackward<'a, CpuBackend>,
+    first_row: usize,
+    /// Rows.
+    count: usize,
+    dim: usize,
+    /// Heads of `qkv`, counted in `dim` numbers.
+    queries: std::ops::Range<usize>,
+    key: usize,
+    value: usize,
+    /// Causal attention turns queries and keys, and each query sees its own key and those before it.
+    rope: Option<Turn<'a>>,
+}
+
+/// Matrices of one head in the two forms that products take: rows, and panels.
+struct Sizes {
+    rows: usize,
+    /// Numbers of a row of `d`, filled up to chunks.
+    width: usize,
+    /// Rows filled up to whole panels.
+    padded: usize,
+    /// Panels of `d` numbers.
+    wide: usize,
+}
+
+impl Sizes {
+    fn of(rows: usize, dim: usize) -> Self {
+        Self {
+            rows,
+            width: dim.next_multiple_of(IN_CHUNK),
+            padded: rows.next_multiple_of(PANEL),
+            wide: dim.div_ceil(PANEL),
+        }
+    }
+
+    /// `[rows, width]`, with rows to spare for kernels that read several at a time.
+    fn matrix(&self) -> usize {
+        self.padded * self.width
+    }
+
+    /// Rows as outputs: `[row panels, width steps, 32]`.
+    fn across(&self) -> usize {
+        self.padded * self.width
+    }
+
+    /// Rows as inputs: `[panels of d, padded rows as steps, 32]`.
+    fn along(&self) -> usize {
+        self.wide * self.padded * PANEL
+    }
+
+    /// Tiles of one accumulated gradient.
+    fn tiles(&self, kernel_rows: usize) -> usize {
+        self.rows.div_ceil(kernel_rows) * self.wide
+    }
+}
+
+/// A head's numbers as they lie in scratch memory.
+struct Memory<'m> {
+    rows: &'m mut [f32],
+    slopes: &'m mut [f32],
+    keys_across: &'m mut [f32],
+    values_across: &'m mut [f32],
+    keys_along: &'m mut [f32],
+    queries_along: &'m mut [f32],
+    slopes_along: &'m mut [f32],
+    /// `[BLOCK, padded rows]` each.
+    weights: &'m mut [f32],
+    scores: &'m mut [f32],
+    /// `[padded rows, BLOCK]`.
+    turned: &'m mut [f32],
+}
+
+impl Group<'_> {
+    fn backward(&self, out: &SharedRows<'_>) {
+        let sizes = Sizes::of(self.count, self.dim);
+        let kernel_rows = self.backend.isa.tiles.f32.rows;
+        let tiles = 2 * sizes.tiles(kernel_rows) + sizes.padded / PANEL + sizes.wide;
+        let numbers = 2 * sizes.matrix() + 2 * sizes.across() + 3 * sizes.along() + 3 * BLOCK * sizes.padded;
+        scratch::with(tiles * size_of::<Tile>() + numbers * size_of::<f32>(), |memory| {
+            let (tiles, rest) = memory.split_at_mut(tiles * size_of::<Tile>());
+            let (keys, rest_tiles) = Tile::all_in(tiles).split_at_mut(sizes.tiles(kernel_rows));
+            let (values, working) = rest_tiles.split_at_mut(sizes.tiles(kernel_rows));
+            let mut memory = Memory::cut(&sizes, numbers_mut(rest));
+            self.load_keys(&sizes, &mut memory);
+            let session = self.backend.isa.tiles.session();
+            for (i, head) in self.queries.clone().enumerate() {
+                self.load_queries(&sizes, &mut memory, head);
+                for first in (0..self.count).step_by(BLOCK) {
+                    let block = QueryBlock {
+                        group: self,
+                        sizes: &sizes,
+                        session: &session,
+                        kernel_rows,
+                        head,
+                        first,
+                        rows: BLOCK.min(self.count - first),
+                        add: i > 0 || first > 0,
+                    };
+                    block.backward(&mut memory, keys, values, working, out);
+                }
+            }
+            self.write_gradient(&sizes, keys, kernel_rows, self.key, self.rope, out);
+            self.write_gradient(&sizes, values, kernel_rows, self.value, None, out);
+        });
+    }
+
+    /// A head of a row as f32, turned to its position.
+    fn load(&self, row: usize, head: usize, turn: Option<Turn<'_>>, out: &mut [f32]) {
+        let qkv = self.args.qkv;
+        let (first, row_of_step) = (head * self.dim, self.first_row + row);
+        let mut numbers = [0.0; MOST_HEAD_DIM];
+        let numbers = &mut numbers[..self.dim];
+        match qkv.stored() {
+            Stored::F32 => numbers.copy_from_slice(&qkv.row(row_of_step)[first..first + self.dim]),
+            _ => qkv.widen(row_of_step, first, numbers),
+        }
+        match turn {
+            Some(turn) => {
+                let angles = row * self.dim / 2..(row + 1) * self.dim / 2;
+                self.backend.isa.rows.rotate(numbers, &turn.cos[angles.clone()], &turn.sin[angles], out);
+            }
+            None => out.copy_from_slice(numbers),
+        }
+    }
+
+    fn load_keys(&self, sizes: &Sizes, memory: &mut Memory<'_>) {
+        let mut row_of_d = [0.0; MOST_HEAD_DIM];
+        let row_of_d = &mut row_of_d[..self.dim];
+        memory.keys_across.fill(0.0);
+        memory.values_across.fill(0.0);
+        memory.keys_along.fill(0.0);
+        for row in 0..self.count {
+            self.load(row, self.key, self.rope, row_of_d);
+            sizes.put_across(memory.keys_across, row, row_of_d);
+            sizes.put_along(memory.keys_along, row, row_of_d);
+            self.load(row, self.value, None, row_of_d);
+            sizes.put_across(memory.values_across, row, row_of_d);
+        }
+    }
+
+    fn load_queries(&self, sizes: &Sizes, memory: &mut Memory<'_>, head: usize) {
+        let mut row_of_d = [0.0; MOST_HEAD_DIM];
+        let row_of_d = &mut row_of_d[..self.dim];
+        memory.rows.fill(0.0);
+        memory.slopes.fill(0.0);
+        memory.queries_along.fill(0.0);
+        memory.slopes_along.fill(0.0);
+        let first = head * self.dim;
+        for row in 0..self.count {
+            self.load(row, head, self.rope, row_of_d);
+            memory.rows[row * sizes.width..][..self.dim].copy_from_slice(row_of_d);
+            sizes.put_along(memory.queries_along, row, row_of_d);
+            let dy = &self.args.dy.row::<f32>(self.first_row + row)[first..first + self.dim];
+            memory.slopes[row * sizes.width..][..self.dim].copy_from_slice(dy);
+            sizes.put_along(memory.slopes_along, row, dy);
+        }
+    }
+
+    /// Writes an accumulated gradient to its head, turned back from its position.
+    fn write_gradient(
+        &self,
+        sizes: &Sizes,
+        tiles: &[Tile],
+        kernel_rows: usize,
+        head: usize,
+        turn: Option<Turn<'_>>,
+        out: &SharedRows<'_>,
+    ) {
+        for row in 0..self.count {
+            let tiles = &tiles[row / kernel_rows * sizes.wide..][..sizes.wide];
+            self.write(row, head, tiles, row % kernel_rows, turn, out);
+        }
+    }
+
+    fn write(
+        &self,
+        row: usize,
+        head: usize,
+        tiles: &[Tile],
+        tile_row: usize,
+        turn: Option<Turn<'_>>,
+        out: &SharedRows<'_>,
+    ) {
+        let mut numbers = [0.0; MOST_HEAD_DIM];
+        for (numbers, tile) in numbers.chunks_mut(PANEL).zip(tiles) {
+            numbers.copy_from_slice(&tile.0[tile_row]);
+        }
+        // SAFETY: each head of each row is written once, by the task of its group.
+        let to = unsafe { out.segment(self.first_row + row, head * self.dim, self.dim) };
+        match turn {
+            Some(turn) => {
+                let angles = row * self.dim / 2..(row + 1) * self.dim / 2;
+                let (cos, back) = (&turn.cos[angles.clone()], &turn.back[angles]);
+                self.backend.isa.rows.rotate(&numbers[..self.dim], cos, back, to);
+            }
+            None => to.copy_from_slice(&numbers[..self.dim]),
+        }
+    }
+}
+
+impl<'m> Memory<'m> {
+    fn cut(sizes: &Sizes, mut rest: &'m mut [f32]) -> Self {
+        let mut take = |count: usize| {
+            let (first, later) = std::mem::take(&mut rest).split_at_mut(count);
+            rest = later;
+            first
+        };
+        Self {
+            rows: take(sizes.matrix()),
+            slopes: take(sizes.matrix()),
+            keys_across: take(sizes.across()),
+            values_across: take(sizes.across()),
+            keys_along: take(sizes.along()),
+            queries_along: take(sizes.along()),
+            slopes_along: take(sizes.along()),
+            weights: take(BLOCK * sizes.padded),
+            scores: take(BLOCK * sizes.padded),
+            turned: take(BLOCK * sizes.padded),
+        }
+    }
+}
+
+impl Sizes {
+    fn put_across(&self, panels: &mut [f32], row: usize, numbers: &[f32]) {
+        let panel = &mut panels[row / PANEL * self.width * PANEL..][..self.width * PANEL];
+        for (step, number) in panel.as_chunks_mut::<PANEL>().0.iter_mut().zip(numbers) {
+            step[row % PANEL] = *number;
+        }
+    }
+
+    fn put_along(&self, panels: &mut [f32], row: usize, numbers: &[f32]) {
+        for (panel, numbers) in panels.chunks_mut(self.padded * PANEL).zip(numbers.chunks(PANEL)) {
+            panel[row * PANEL..][..numbers.len()].copy_from_slice(numbers);
+        }
+    }
+}
+
+/// A block of queries of one head.
+struct QueryBlock<'a> {
+    group: &'a Group<'a>,
+    sizes: &'a Sizes,
+    session: &'a Session<'a>,
+    kernel_rows: usize,
+    head: usize,
+    first: usize,
+    rows: usize,
+    /// Whether keys and values already have gradients of other blocks.
+    add: bool,
+}
+
+impl QueryBlock<'_> {
+    /// How many keys a query sees.
+    fn seen(&self, row: usize) -> usize {
+        if self.group.rope.is_some() { self.first + row + 1 } else { self.sizes.rows }
+    }
+
+    fn backward(
+        &self,
+        memory: &mut Memory<'_>,
+        keys: &mut [Tile],
+        values: &mut [Tile],
+        working: &mut [Tile],
+        out: &SharedRows<'_>,
+    ) {
+        let (sizes, padded) = (self.sizes, self.sizes.padded);
+        let rows = self.first * sizes.width..(self.first + BLOCK) * sizes.width;
+        self.across(&memory.rows[rows.clone()], memory.keys_across, working, memory.weights);
+        self.across(&memory.slopes[rows], memory.values_across, working, memory.scores);
+        let kernels = self.group.backend.isa.rows.training();
+        let scale = (self.group.dim as f32).powf(-0.5);
+        for row in 0..BLOCK {
+            let (weights, slopes) =
+                (&mut memory.weights[row * padded..][..padded], &mut memory.scores[row * padded..][..padded]);
+            let seen = if row < self.rows { self.seen(row) } else { 0 };
+            if seen > 0 {
+                kernels.attention_backward(&mut weights[..seen], &mut slopes[..seen], scale);
+            }
+            weights[seen..].fill(0.0);
+            slopes[seen..].fill(0.0);
+        }
+        let reach = self.seen(self.rows - 1);
+        turn(memory.weights, padded, reach, memory.turned);
+        self.along(memory.turned, memory.slopes_along, reach, values);
+        turn(memory.scores, padded, reach, memory.turned);
+        self.along(memory.turned, memory.queries_along, reach, keys);
+        self.queries(memory, reach, working, out);
+    }
+
+    /// `a · bᵀ` for the keys in reach, `[BLOCK, padded]`.
+    fn across(&self, a: &[f32], b: &[f32], working: &mut [Tile], out: &mut [f32]) {
+        let (sizes, panels) = (self.sizes, self.seen(self.rows - 1).div_ceil(PANEL));
+        for first in (0..self.rows).step_by(self.kernel_rows) {
+            let count = self.kernel_rows.min(self.rows - first);
+            let rows = Rows { bytes: bytes(&a[first * sizes.width..]), stride: sizes.width * STEP, count };
+            let operand = Panels { bytes: bytes(b), stride: sizes.width * PANEL * STEP, count: panels };
+            self.session.multiply(Dot::F32, rows, operand, sizes.width / IN_CHUNK, working, false);
+            for row in 0..count {
+                let out = &mut out[(first + row) * sizes.padded..][..panels * PANEL];
+                for (out, tile) in out.as_chunks_mut::<PANEL>().0.iter_mut().zip(&*working) {
+                    *out = tile.0[row];
+                }
+            }
+        }
+    }
+
+    /// Adds `turned · b` to the gradients of the keys in reach: `turned` is `[keys, BLOCK]`, `b` this block's rows of what lies
+    /// along.
+    fn along(&self, turned: &[f32], b: &[f32], reach: usize, gradients: &mut [Tile]) {
+        let sizes = self.sizes;
+        let panels =
+            Panels { bytes: bytes(&b[self.first * PANEL..]), stride: sizes.padded * PANEL * STEP, count: sizes.wide };
+        // What no earlier block reached has no gradient yet: all keys are taken by the first.
+        let reach = if self.add { reach } else { sizes.rows };
+        for (first, tiles) in (0..reach).step_by(self.kernel_rows).zip(gradients.chunks_mut(sizes.wide)) {
+            let count = self.kernel_rows.min(sizes.rows - first);
+            let rows = Rows { bytes: bytes(&turned[first * BLOCK..]), stride: BLOCK * STEP, count };
+            self.session.multiply(Dot::F32, rows, panels, BLOCK / IN_CHUNK, tiles, self.add);
+        }
+    }
+
+    /// Writes the gradient of the queries.
+    fn queries(&self, memory: &Memory<'_>, reach: usize, working: &mut [Tile], out: &SharedRows<'_>) {
+        let sizes = self.sizes;
+        let panels = Panels { bytes: bytes(memory.keys_along), stride: sizes.padded * PANEL * STEP, count: sizes.wide };
+        for first in (0..self.rows).step_by(self.kernel_rows) {
+            let count = self.kernel_rows.min(self.rows - first);
+            let scores = bytes(&memory.scores[first * sizes.padded..]);
+            let rows = Rows { bytes: scores, stride: sizes.padded * STEP, count };
+            self.session.multiply(Dot::F32, rows, panels, reach.div_ceil(IN_CHUNK), working, false);
+            for row in 0..count {
+                let (tiles, turn) = (&working[..sizes.wide], self.group.rope);
+                self.group.write(self.first + first + row, self.head, tiles, row, turn, out);
+            }
+        }
+    }
+}
+
+/// The first `columns` columns of a block of rows, and those up to a whole tile, as rows of `BLOCK` numbers.
+fn turn(block: &[f32], stride: usize, columns: usize, out: &mut [f32]) {
+    out[columns * BLOCK..].fill(0.0);
+    let columns = columns.next_multiple_of(TILE_ROWS).min(stride);
+    for first in (0..columns).step_by(IN_CHUNK) {
+        for row in 0..BLOCK {
+            for (i, number) in block[row * stride + first..][..IN_CHUNK].iter().enumerate() {
+                out[(first + i) * BLOCK + row] = *number;
+            }
+        }
+    }
+}
