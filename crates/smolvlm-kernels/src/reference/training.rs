@@ -6,7 +6,7 @@ use super::{Matrix, Plan, ReferenceBackend, Rounded, activate, product, round};
 use crate::backend::{Activation, Backend, LinearArgs, Norm, RopeTable, TokenBatch};
 use crate::packed::Arrangement;
 use crate::training::{
-    AdamW, AttentionBackward, HeadCounts, LinearBackward, NormGradients, PatchGradients, TrainBackend,
+    AdamW, AttentionBackward, HeadCounts, LinearBackward, NormGradients, PatchGradients, Rope, TrainBackend,
 };
 use crate::view::Format;
 
@@ -148,7 +148,7 @@ fn wide(numbers: &[f32]) -> Vec<f64> {
 }
 
 /// Rotates a head by a position's angles, forwards or backwards.
-fn rotate(head: &mut [f64], rope: &RopeTable<ReferenceBackend>, position: usize, direction: f64) {
+fn rotate(head: &mut [f64], rope: Rope<'_, ReferenceBackend>, position: usize, direction: f64) {
     let half = head.len() / 2;
     for i in 0..half {
         let angle = position * half + i;
@@ -185,6 +185,10 @@ impl TrainBackend for ReferenceBackend {
 
     fn clear(&self, floats: &mut Vec<f32>) {
         floats.fill(0.0);
+    }
+
+    fn width(&self, x: &Matrix) -> usize {
+        x.cols
     }
 
     fn read(&self, floats: &Vec<f32>) -> Vec<f32> {
@@ -318,7 +322,7 @@ impl TrainBackend for ReferenceBackend {
         plan: &Plan,
         qkv: &Matrix,
         heads: HeadCounts,
-        rope: &RopeTable<Self>,
+        rope: Rope<'_, Self>,
         format: Format,
     ) -> (Matrix, Option<Matrix>) {
         let dim = qkv.cols / (heads.queries + 2 * heads.keys);
@@ -337,7 +341,8 @@ impl TrainBackend for ReferenceBackend {
             pages: plan.tokens.pages.len(),
             format,
         };
-        (self.cached_attention(&plan, qkv.clone(), &mut self.cache(shape), 0, rope), None)
+        let rope = RopeTable { cos: rope.cos.clone(), sin: rope.sin.clone() };
+        (self.cached_attention(&plan, qkv.clone(), &mut self.cache(shape), 0, &rope), None)
     }
 
     fn causal_attention_backward(
@@ -345,7 +350,7 @@ impl TrainBackend for ReferenceBackend {
         plan: &Plan,
         args: AttentionBackward<'_, Self>,
         heads: HeadCounts,
-        rope: &RopeTable<Self>,
+        rope: Rope<'_, Self>,
     ) -> Matrix {
         let (qkv, group) = (args.qkv, heads.queries / heads.keys);
         let dim = qkv.cols / (heads.queries + 2 * heads.keys);

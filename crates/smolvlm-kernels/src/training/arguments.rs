@@ -1,7 +1,7 @@
 //! Arguments of the operations of [`TrainBackend`].
 
 use super::TrainBackend;
-use crate::backend::{Activation, Norm};
+use crate::backend::{Activation, Backend, Norm};
 
 /// Heads of the text model's attention.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -11,6 +11,22 @@ pub struct HeadCounts {
     /// Of keys and values; each serves `queries / keys` query heads in a row.
     pub keys: usize,
 }
+
+/// Cosines and sines of every position, `[positions, d / 2]` each, wherever they are kept.
+pub struct Rope<'a, B: Backend> {
+    /// Cosines.
+    pub cos: &'a B::Vector,
+    /// Sines.
+    pub sin: &'a B::Vector,
+}
+
+impl<B: Backend> Clone for Rope<'_, B> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<B: Backend> Copy for Rope<'_, B> {}
 
 /// Arguments of [`TrainBackend::linear_backward`]: those of the product, what it kept, and where gradients go.
 pub struct LinearBackward<'a, B: TrainBackend> {

@@ -28,10 +28,10 @@ mod arguments;
 use std::ops::Range;
 
 pub use arguments::{
-    AdamW, AttentionBackward, HeadCounts, LinearBackward, LinearGradients, NormGradients, PatchGradients,
+    AdamW, AttentionBackward, HeadCounts, LinearBackward, LinearGradients, NormGradients, PatchGradients, Rope,
 };
 
-use crate::backend::{Backend, LinearArgs, Norm, RopeTable, TokenBatch};
+use crate::backend::{Backend, LinearArgs, Norm, TokenBatch};
 use crate::packed::Arrangement;
 use crate::view::Format;
 
@@ -53,6 +53,8 @@ pub trait TrainBackend: Backend {
     fn zeros(&self, len: usize) -> Self::Floats;
     /// Sets all numbers to zero.
     fn clear(&self, floats: &mut Self::Floats);
+    /// Numbers in a row of activations.
+    fn width(&self, x: &Self::Tensor) -> usize;
     /// Copies numbers to the host.
     fn read(&self, floats: &Self::Floats) -> Vec<f32>;
 
@@ -113,7 +115,7 @@ pub trait TrainBackend: Backend {
         plan: &Self::Plan,
         qkv: &Self::Tensor,
         heads: HeadCounts,
-        rope: &RopeTable<Self>,
+        rope: Rope<'_, Self>,
         format: Format,
     ) -> (Self::Tensor, Self::Saved);
     /// Gradient of `qkv` before rotation.
@@ -122,7 +124,7 @@ pub trait TrainBackend: Backend {
         plan: &Self::Plan,
         args: AttentionBackward<'_, Self>,
         heads: HeadCounts,
-        rope: &RopeTable<Self>,
+        rope: Rope<'_, Self>,
     ) -> Self::Tensor;
 
     /// Adds each row of `dy` (`[T, width]`) to the row of the table's gradient that the plan's id names.

@@ -1,9 +1,13 @@
 //! Attention inside tiles and inside sequences.
 
-use smolvlm_kernels::training::{AttentionBackward, HeadCounts};
+use smolvlm_kernels::training::{AttentionBackward, HeadCounts, Rope};
 use smolvlm_kernels::{CpuBackend, Format, RopeTable, Segment, TokenBatch, TrainBackend};
 
 use crate::case::{Case, Named, check_by_differences, check_on_the_processor, numbers, of, rng};
+
+fn turn<B: TrainBackend>(rope: &RopeTable<B>) -> Rope<'_, B> {
+    Rope { cos: &rope.cos, sin: &rope.sin }
+}
 
 struct Tiles {
     tiles: usize,
@@ -81,16 +85,16 @@ impl Case for Causal {
     fn forward<B: TrainBackend>(&self, backend: &B, inputs: &Named) -> Vec<f32> {
         let qkv = backend.upload(self.rows(), self.width(), of(inputs, "qkv"));
         let (plan, rope) = (self.plan(backend), self.rope(backend));
-        backend.download(&backend.causal_attention(&plan, &qkv, self.heads, &rope, Format::F32).0)
+        backend.download(&backend.causal_attention(&plan, &qkv, self.heads, turn(&rope), Format::F32).0)
     }
 
     fn backward<B: TrainBackend>(&self, backend: &B, inputs: &Named, dy: &[f32]) -> Vec<Vec<f32>> {
         let qkv = backend.upload(self.rows(), self.width(), of(inputs, "qkv"));
         let (plan, rope) = (self.plan(backend), self.rope(backend));
-        let (out, saved) = backend.causal_attention(&plan, &qkv, self.heads, &rope, Format::F32);
+        let (out, saved) = backend.causal_attention(&plan, &qkv, self.heads, turn(&rope), Format::F32);
         let dy = backend.upload(self.rows(), self.heads.queries * self.dim, dy);
         let args = AttentionBackward { qkv: &qkv, out: &out, saved: &saved, dy: &dy };
-        vec![backend.download(&backend.causal_attention_backward(&plan, args, self.heads, &rope))]
+        vec![backend.download(&backend.causal_attention_backward(&plan, args, self.heads, turn(&rope)))]
     }
 }
 
@@ -123,7 +127,7 @@ fn attention_without_a_cache_is_that_with_one_bit_for_bit() {
         let qkv = || backend.upload(case.rows(), case.width(), of(&inputs, "qkv"));
         let rope = case.rope(&backend);
         let plan = case.plan(&backend);
-        let alone = backend.causal_attention(&plan, &qkv(), case.heads, &rope, format).0;
+        let alone = backend.causal_attention(&plan, &qkv(), case.heads, turn(&rope), format).0;
         let batch = TokenBatch {
             ids: vec![0; case.rows()],
             segments: vec![

@@ -33,17 +33,29 @@ impl<'a, B: Backend> WeightsAt<'a, B> {
 
     /// A vector of `len` numbers.
     pub(super) fn vector(&self, name: &str, len: usize) -> Result<B::Vector> {
-        Ok(self.backend.vector(&self.numbers(name, &[len])?))
+        self.vectors(&[name], len)
     }
 
     /// Several vectors one after another.
     pub(super) fn vectors(&self, names: &[&str], len: usize) -> Result<B::Vector> {
         let parts: Vec<Vec<f32>> = names.iter().map(|name| self.numbers(name, &[len])).collect::<Result<_>>()?;
-        Ok(self.backend.vector(&parts.concat()))
+        let names: Vec<String> = names.iter().map(|name| format!("{}{name}", self.prefix)).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        Ok(self.backend.storing(&names, || self.backend.vector(&parts.concat())))
+    }
+
+    /// Some rows of a small matrix `[rows, width]`, as activations; known by the matrix's name if they are all of it, in order.
+    pub(super) fn rows(&self, name: &str, rows: &[usize], width: usize) -> Result<B::Tensor> {
+        let table = self.numbers(name, &[rows.len(), width])?;
+        let picked: Vec<f32> = rows.iter().flat_map(|row| &table[row * width..][..width]).copied().collect();
+        let name = format!("{}{name}", self.prefix);
+        let whole = rows.iter().enumerate().all(|(i, row)| i == *row);
+        let names: &[&str] = if whole { &[&name] } else { &[] };
+        Ok(self.backend.storing(names, || self.backend.upload(rows.len(), width, &picked)))
     }
 
     /// All numbers of a small tensor.
-    pub(super) fn numbers(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+    fn numbers(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
         let name = format!("{}{name}", self.prefix);
         let tensor = self.checkpoint.tensor(&name)?;
         check_shape(&tensor, shape)?;
@@ -104,12 +116,16 @@ impl<'a, B: Backend> WeightsAt<'a, B> {
     /// Hands views of the named matrices to `pack` and their pages back to the system afterwards.
     fn pack<T>(&self, parts: &[(&str, usize)], inputs: usize, pack: impl FnOnce(&[MatrixView<'_>]) -> T) -> Result<T> {
         let names = self.full_names(parts);
-        let views: Vec<MatrixView<'_>> = names
+        let tensors: Vec<StoredTensor<'_>> =
+            names.iter().map(|name| self.checkpoint.tensor(name)).collect::<Result<_>>()?;
+        let views: Vec<MatrixView<'_>> = tensors
             .iter()
             .zip(parts)
-            .map(|(name, (_, outputs))| view(self.checkpoint.tensor(name)?, *outputs, inputs))
+            .map(|(tensor, (_, outputs))| view(*tensor, *outputs, inputs))
             .collect::<Result<_>>()?;
-        let packed = pack(&views);
+        // A tied head goes by its table's name.
+        let stored: Vec<&str> = tensors.iter().map(|tensor| tensor.name).collect();
+        let packed = self.backend.storing(&stored, || pack(&views));
         names.iter().for_each(|name| self.checkpoint.release(name));
         Ok(packed)
     }

@@ -6,13 +6,13 @@
 
 use super::Floats;
 use crate::aligned::{bytes, numbers_mut};
-use crate::backend::{RopeTable, Segment};
+use crate::backend::Segment;
 use crate::cpu::cache::MOST_HEAD_DIM;
 use crate::cpu::matmul::{CHUNK, Dot, PANEL, Panels, Rows, STEP, Session, TILE_ROWS, Tile};
 use crate::cpu::shared::SharedRows;
 use crate::cpu::tensor::{Stored, Tensor};
 use crate::cpu::{CpuBackend, scratch};
-use crate::training::{AttentionBackward, HeadCounts};
+use crate::training::{AttentionBackward, HeadCounts, Rope};
 
 /// Queries of a block, a whole number of chunks of the products that run along them.
 const BLOCK: usize = 32;
@@ -53,7 +53,7 @@ pub(super) fn causal(
     segments: &[Segment],
     args: &AttentionBackward<'_, CpuBackend>,
     heads: HeadCounts,
-    rope: &RopeTable<CpuBackend>,
+    rope: Rope<'_, CpuBackend>,
 ) -> Tensor {
     let qkv = args.qkv;
     let (dim, group) = (qkv.width() / (heads.queries + 2 * heads.keys), heads.queries / heads.keys);
@@ -74,7 +74,7 @@ pub(super) fn causal(
             queries: head * group..(head + 1) * group,
             key: heads.queries + head,
             value: heads.queries + heads.keys + head,
-            rope: Some(Turn { cos: &rope.cos, sin: &rope.sin, back: &back }),
+            rope: Some(Turn { cos: rope.cos, sin: rope.sin, back: &back }),
         };
         group.backward(&shared);
     });

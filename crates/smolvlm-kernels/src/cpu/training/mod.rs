@@ -15,10 +15,10 @@ pub use numbers::Floats;
 use super::tensor::Tensor;
 use super::weight::{Table, Weight};
 use super::{Cache, CpuBackend, Plan, patch};
-use crate::backend::{Backend, CacheShape, LinearArgs, Norm, PAGE_TOKENS, RopeTable, Segment, TokenBatch};
+use crate::backend::{Backend, CacheShape, LinearArgs, Norm, PAGE_TOKENS, Segment, TokenBatch};
 use crate::packed::Arrangement;
 use crate::training::{
-    AdamW, AttentionBackward, HeadCounts, LinearBackward, NormGradients, PatchGradients, TrainBackend,
+    AdamW, AttentionBackward, HeadCounts, LinearBackward, NormGradients, PatchGradients, Rope, TrainBackend,
 };
 use crate::view::Format;
 
@@ -47,6 +47,10 @@ impl TrainBackend for CpuBackend {
 
     fn clear(&self, floats: &mut Floats) {
         floats.fill(0.0);
+    }
+
+    fn width(&self, x: &Tensor) -> usize {
+        x.width()
     }
 
     fn read(&self, floats: &Floats) -> Vec<f32> {
@@ -114,7 +118,7 @@ impl TrainBackend for CpuBackend {
         plan: &Plan,
         qkv: &Tensor,
         heads: HeadCounts,
-        rope: &RopeTable<Self>,
+        rope: Rope<'_, Self>,
         format: Format,
     ) -> (Tensor, Saved) {
         let batch = on_pages_of_its_own(&plan.tokens);
@@ -131,7 +135,7 @@ impl TrainBackend for CpuBackend {
         plan: &Plan,
         args: AttentionBackward<'_, Self>,
         heads: HeadCounts,
-        rope: &RopeTable<Self>,
+        rope: Rope<'_, Self>,
     ) -> Tensor {
         attention::causal(self, &plan.tokens.segments, &args, heads, rope)
     }

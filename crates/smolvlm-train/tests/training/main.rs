@@ -1,0 +1,6 @@
+//! Training on the tiny reference checkpoint, against what PyTorch made of it (`goldens/tiny/training`).
+
+mod goldens;
+mod gradients;
+mod saved;
+mod steps;
