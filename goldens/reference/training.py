@@ -108,7 +108,7 @@ class Trainer:
         labels = self.inputs[batch.name]["labels"]
         info = {
             "name": batch.name, "members": batch.members, "answers": [row[row != IGNORED].tolist() for row in labels],
-            "loss": loss, "bf16_loss": half_loss,
+            "loss": loss, "bf16_loss": half_loss, "gradients": "full" if batch.full else "projected",
             "bf16_relative_l2": {group: _distance(half, gradients, group) for group in ("vision_model", "connector", "text_model", "")},
             "norms": {name: float(g.double().norm()) for name, g in gradients.items()},
         }

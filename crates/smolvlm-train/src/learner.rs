@@ -1,8 +1,8 @@
 //! A model that learns: steps on examples, and updates.
 
+use smolvlm::Compat;
 use smolvlm::checkpoint::{Checkpoint, ModelConfig};
 use smolvlm::model::Model;
-use smolvlm::Compat;
 use smolvlm_kernels::{Backend, BackendError, CacheShape, Format, TrainBackend};
 
 use crate::example::{Example, Step, tile_batch, tile_parts};

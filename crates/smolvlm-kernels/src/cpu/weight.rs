@@ -30,8 +30,8 @@ pub struct Weight {
 /// Memory of a matrix: our own, or a file's.
 enum Bytes {
     Own(Aligned),
-    /// Of a matrix that lives for one product.
-    Pooled(Pooled),
+    /// So many bytes of a recycled buffer.
+    Pooled(Pooled, usize),
     Mapped(PackedMatrix),
 }
 
@@ -41,7 +41,7 @@ impl Deref for Bytes {
     fn deref(&self) -> &[u8] {
         match self {
             Self::Own(memory) => memory,
-            Self::Pooled(memory) => memory,
+            Self::Pooled(memory, len) => &memory[..*len],
             Self::Mapped(matrix) => matrix.bytes(),
         }
     }
@@ -135,7 +135,7 @@ impl Weight {
                 columns(input, first, &mut numbers[..PANEL.min(outputs - first)]);
             });
         });
-        Self { outputs, inputs, format, bytes: Bytes::Pooled(bytes) }
+        Self { outputs, inputs, format, bytes: Bytes::Pooled(bytes, panels * stride) }
     }
 
     /// As [`of_columns`](Self::of_columns) into memory of its own, which a matrix of the same shape already has.
@@ -239,7 +239,7 @@ impl DerefMut for Bytes {
     fn deref_mut(&mut self) -> &mut [u8] {
         match self {
             Self::Own(memory) => memory,
-            Self::Pooled(memory) => memory,
+            Self::Pooled(memory, len) => &mut memory[..*len],
             Self::Mapped(_) => unreachable!("a matrix in a file is not written"),
         }
     }

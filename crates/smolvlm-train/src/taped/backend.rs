@@ -38,7 +38,13 @@ fn norm_of<B: TrainBackend>(norm: Norm<'_, Taped<B>>) -> TapedNorm<B> {
 }
 
 impl<B: TrainBackend> Taped<B> {
-    fn weight(&self, parts: &[MatrixView<'_>], arrangement: Arrangement, format: Format, weight: B::Weight) -> Arc<Weight<B>> {
+    fn weight(
+        &self,
+        parts: &[MatrixView<'_>],
+        arrangement: Arrangement,
+        format: Format,
+        weight: B::Weight,
+    ) -> Arc<Weight<B>> {
         let parameter = self.parameter(!format.is_quantised(), true, || numbers(parts));
         let weight = Arc::new(Weight::new(weight, arrangement, parameter));
         if let Some(parameter) = &weight.parameter {
@@ -205,7 +211,10 @@ impl<B: TrainBackend> Backend for Taped<B> {
             _ => Err(self.value(args.positions)),
         };
         let (weight, bias) = (args.weight.clone(), args.bias.clone());
-        self.run(Op::PatchEmbed(PatchEmbed { plan: plan.0.clone(), weight, bias, positions, patch: args.patch }), vec![])
+        self.run(
+            Op::PatchEmbed(PatchEmbed { plan: plan.0.clone(), weight, bias, positions, patch: args.patch }),
+            vec![],
+        )
     }
 
     fn linear(&self, args: LinearArgs<'_, Self>) -> Tensor<B> {

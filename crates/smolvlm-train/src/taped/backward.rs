@@ -125,7 +125,8 @@ fn one<B: TrainBackend>(backend: &B, tape: &mut Tape<B>, node: usize, dy: B::Ten
             let CausalAttention { plan, qkv: operand, heads, .. } = attention;
             let (cos, sin) = (attention.cos.value.get(), attention.sin.value.get());
             let rope = Rope { cos: &*cos, sin: &*sin };
-            let dx = with_attention(noted, &qkv, &dy, |args| backend.causal_attention_backward(plan, args, *heads, rope));
+            let dx =
+                with_attention(noted, &qkv, &dy, |args| backend.causal_attention_backward(plan, args, *heads, rope));
             gradients.add(backend, operand, dx);
         }
         (Op::Embed { plan, table }, _) => {

@@ -208,7 +208,11 @@ impl<B: TrainBackend> Taped<B> {
             return None;
         }
         if chosen < names.len() || !learnable {
-            let why = if learnable { "are computed as one, so all or none of them learn" } else { "are quantised and cannot learn" };
+            let why = if learnable {
+                "are computed as one, so all or none of them learn"
+            } else {
+                "are quantised and cannot learn"
+            };
             lock(&self.refused).get_or_insert_with(|| format!("{} {why}", names.join(", ")));
             return None;
         }

@@ -150,7 +150,12 @@ impl<B: TrainBackend> Op<B> {
     }
 
     /// Computes it. What its backward needs is kept if asked for, where there is such a thing.
-    pub(super) fn run(&self, backend: &B, mut inputs: Vec<Arc<B::Tensor>>, keep: bool) -> (B::Tensor, Option<B::Saved>) {
+    pub(super) fn run(
+        &self,
+        backend: &B,
+        mut inputs: Vec<Arc<B::Tensor>>,
+        keep: bool,
+    ) -> (B::Tensor, Option<B::Saved>) {
         let kept = |(value, saved)| (value, Some(saved));
         match self {
             Self::Embed { plan, table } => (backend.embed(plan, &table.value.get()), None),

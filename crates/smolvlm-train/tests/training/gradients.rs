@@ -65,7 +65,8 @@ fn the_scalar_reference_gives_the_same_gradients() {
 /// All bits of a step's gradients, and its loss.
 fn bits(learner: &mut Learner<CpuBackend>, batch: &Batch) -> (u64, Vec<(String, Vec<u32>)>) {
     let loss = learner.learn(&batch.examples, 0.125).expect("a step");
-    let found = gradients(learner).into_iter().map(|(name, values)| (name, values.iter().map(|x| x.to_bits()).collect()));
+    let found =
+        gradients(learner).into_iter().map(|(name, values)| (name, values.iter().map(|x| x.to_bits()).collect()));
     (loss.sum.to_bits(), found.collect())
 }
 

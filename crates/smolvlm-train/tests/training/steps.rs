@@ -19,7 +19,12 @@ fn settings(recorded: &serde_json::Value) -> (OptimizerSettings, f64) {
 }
 
 /// Loss and norm of the gradients of one step.
-fn step(learner: &mut Learner<CpuBackend>, optimizer: &mut Optimizer<CpuBackend>, batch: &Batch, rate: f64) -> (f64, f64) {
+fn step(
+    learner: &mut Learner<CpuBackend>,
+    optimizer: &mut Optimizer<CpuBackend>,
+    batch: &Batch,
+    rate: f64,
+) -> (f64, f64) {
     let counted: f64 = batch.examples.iter().map(|example| example.counted()).sum();
     let loss = learner.learn(&batch.examples, 1.0 / counted).expect("a step");
     (loss.mean(), learner.update(optimizer, Rates::same(rate)).expect("an update"))
