@@ -120,7 +120,11 @@ pub(crate) fn learner(threads: usize, options: LearnerOptions) -> Learner<CpuBac
 
 /// The gradient of every learned tensor of the checkpoint.
 pub(crate) fn gradients<B: TrainBackend>(learner: &Learner<B>) -> Vec<(String, Vec<f32>)> {
-    let checkpoint = checkpoint();
+    gradients_of(learner, &checkpoint())
+}
+
+/// The same of another checkpoint.
+pub(crate) fn gradients_of<B: TrainBackend>(learner: &Learner<B>, checkpoint: &Checkpoint) -> Vec<(String, Vec<f32>)> {
     let mut found = Vec::new();
     for parameter in learner.taped().parameters() {
         let gradient = parameter.gradient(learner.taped().inner());

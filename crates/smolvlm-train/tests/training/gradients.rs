@@ -1,11 +1,15 @@
 //! Losses and gradients of single steps.
 
+#![allow(clippy::print_stdout, reason = "a test says how near it came")]
+
 use std::collections::HashMap;
 
+use safetensors::tensor::{Dtype, TensorView};
+use smolvlm::checkpoint::names::{EMBEDDING, HEAD};
 use smolvlm_kernels::{CpuBackend, Format, ReferenceBackend, TrainBackend};
-use smolvlm_train::{Group, Learner, LearnerOptions, Recompute};
+use smolvlm_train::{Group, Learner, LearnerOptions, Optimizer, OptimizerSettings, Rates, Recompute, save_checkpoint};
 
-use crate::goldens::{BATCHES, Batch, checkpoint, gradients, learner, norm};
+use crate::goldens::{BATCHES, Batch, checkpoint, gradients, gradients_of, learner, norm};
 
 /// Of the norm of a gradient, or of a thousandth of its layer's largest: some are zero in exact arithmetic.
 const TOLERANCE: f64 = 1e-4;
@@ -45,6 +49,7 @@ fn check<B: TrainBackend>(learner: &mut Learner<B>, batch: &Batch, what: &str) {
     let expected = batch.json["norms"].as_object().expect("norms").len();
     assert_eq!(found.len(), expected, "{what}: every parameter has a gradient");
     assert!(worst > 0.0, "{what}: compared");
+    println!("{what}: the worst gradient takes {:.1} % of what is allowed", 100.0 * worst);
 }
 
 #[test]
@@ -174,4 +179,52 @@ fn examples_that_do_not_fit_the_model_are_refused_by_name() {
         let error = learner.learn(&[good.clone(), example], 1.0).expect_err(message).to_string();
         assert!(error.contains("example 1: ") && error.contains(message), "{error} for {message}");
     }
+}
+
+/// A tied table and head are one parameter, whose gradient is the sum of both uses.
+#[test]
+fn a_tied_table_has_the_gradients_of_both_its_uses() {
+    let batch = Batch::read("image");
+    let folder = tempfile::tempdir().expect("a folder");
+    let of = |tied: bool| {
+        let checkpoint = retied(&folder.path().join(tied.to_string()), tied);
+        let backend = CpuBackend::new(2).expect("threads");
+        let mut learner = Learner::load(backend, &checkpoint, LearnerOptions::default()).expect("a model");
+        let loss = learner.learn(&batch.examples, 0.05).expect("a step").sum;
+        let mut optimizer = Optimizer::new(learner.taped(), OptimizerSettings::default());
+        let found: HashMap<String, Vec<f32>> = gradients_of(&learner, &checkpoint).into_iter().collect();
+        learner.update(&mut optimizer, Rates::same(1e-3)).expect("an update");
+        let place = folder.path().join(format!("{tied} saved"));
+        save_checkpoint(&checkpoint, learner.taped(), &place, None).expect("saved");
+        let saved = smolvlm::checkpoint::Checkpoint::open(&place).expect("the saved checkpoint");
+        assert_eq!(saved.head_is_tied(), tied);
+        let mut again =
+            Learner::load(CpuBackend::new(2).expect("threads"), &saved, LearnerOptions::default()).expect("a model");
+        let (after, expected) = (again.evaluate(&batch.examples), learner.evaluate(&batch.examples));
+        assert_eq!(after.expect("a loss").sum, expected.expect("a loss").sum, "the saved table is both again");
+        (loss, found)
+    };
+    let ((tied_loss, tied), (loss, apart)) = (of(true), of(false));
+    assert_eq!(tied_loss, loss);
+    assert!(!tied.contains_key(HEAD));
+    let sum: Vec<f32> = apart[EMBEDDING].iter().zip(&apart[HEAD]).map(|(a, b)| a + b).collect();
+    let size = norm(sum.iter().map(|x| f64::from(*x)));
+    let distance = norm(sum.iter().zip(&tied[EMBEDDING]).map(|(a, b)| f64::from(*a) - f64::from(*b)));
+    assert!(distance <= 1e-6 * size, "{distance} of {size}");
+}
+
+/// The reference checkpoint whose head is its embedding table: left out, or stored once more.
+fn retied(place: &std::path::Path, tied: bool) -> smolvlm::checkpoint::Checkpoint {
+    let source = checkpoint();
+    std::fs::create_dir(place).expect("a folder");
+    let mut config = source.json("config.json").expect("readable").expect("a configuration");
+    config["tie_word_embeddings"] = tied.into();
+    std::fs::write(place.join("config.json"), config.to_string()).expect("a configuration");
+    let names = source.tensor_names().filter(|name| !tied || *name != HEAD);
+    let tensors = names.map(|name| {
+        let tensor = source.tensor(if name == HEAD { EMBEDDING } else { name }).expect("a tensor");
+        (name, TensorView::new(Dtype::F32, tensor.shape.to_vec(), tensor.bytes).expect("a view"))
+    });
+    safetensors::serialize_to_file(tensors, None, &place.join("model.safetensors")).expect("weights");
+    smolvlm::checkpoint::Checkpoint::open(place).expect("a checkpoint")
 }
