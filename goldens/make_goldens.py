@@ -22,7 +22,7 @@ from reference.checkpoint import write_checkpoint
 from reference.files import sha256, write_json
 from reference.sizes import SIZES
 
-PACKAGES = ("transformers", "torch", "torchvision", "torchcodec", "tokenizers", "safetensors", "pillow", "av", "num2words",
+PACKAGES = ("transformers", "peft", "torch", "torchvision", "torchcodec", "tokenizers", "safetensors", "pillow", "av", "num2words",
             "jinja2", "numpy")
 
 
@@ -79,16 +79,17 @@ def _write_goldens(out: Path) -> None:
 
 
 def _write_training(out: Path) -> None:
-    from reference.training import write_training
+    from reference.training import write_adapter, write_training
 
     shutil.rmtree(out / "training", ignore_errors=True)
     write_training(out)
+    write_adapter(out)
 
 
 def _note_training(out: Path) -> None:
     """Brings the manifest's digests of training/ up to date."""
     manifest = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
-    files = {str(p.relative_to(out)): sha256(p) for p in sorted((out / "training").iterdir())}
+    files = {str(p.relative_to(out)): sha256(p) for p in sorted((out / "training").rglob("*")) if p.is_file()}
     others = {name: digest for name, digest in manifest["sha256"].items() if not name.startswith("training/")}
     manifest["sha256"] = dict(sorted((others | files).items()))
     manifest["bytes"] = sum((out / name).stat().st_size for name in manifest["sha256"])

@@ -1,5 +1,6 @@
 """Losses, gradients and optimizer steps of the reference model on batches of recorded conversations with answers."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,7 @@ STEPS = 10
 ADAMW = {"lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-8}
 DECAY = 0.01
 CLIP = 1.0
+ADAPTED_BATCH = "two_images"
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,7 @@ class Trainer:
 
 
 def write_training(folder: Path) -> None:
-    """Every batch, and the optimizer's steps."""
+    """Every batch, the optimizer's steps, and an adapter."""
     trainer = Trainer(folder)
     for batch in BATCHES:
         info = trainer.record(batch)
@@ -127,6 +129,45 @@ def write_training(folder: Path) -> None:
     taken = trainer.steps()
     write_json(folder / "training" / "steps.json", {"adamw": ADAMW, "decay": DECAY, "clip": CLIP, "steps": taken})
     print("  training steps:", " ".join(f"{step['loss']:.4f}" for step in taken))
+
+
+def write_adapter(folder: Path) -> None:
+    """An adapter with random matrices as PEFT saves it, its loss and the gradients of both matrices."""
+    from peft import LoraConfig, get_peft_model
+
+    trainer = Trainer(folder)
+    inputs = trainer.inputs[ADAPTED_BATCH]
+    config = LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "v_proj", "gate_proj", "down_proj", "fc1", "proj"])
+    model = get_peft_model(trainer.model, config)
+    generator = torch.Generator().manual_seed(7)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_" in name:
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.1)
+    _scale_adapters(model, config.lora_alpha / config.r**0.5)
+    with torch.no_grad():
+        stabilised = float(model(**inputs, use_cache=False).loss)
+    _scale_adapters(model, config.lora_alpha / config.r)
+    loss = model(**inputs, use_cache=False).loss
+    loss.backward()
+    place = folder / "training" / "adapter"
+    model.save_pretrained(str(place))
+    (place / "README.md").unlink(missing_ok=True)
+    saved = json.loads((place / "adapter_config.json").read_text(encoding="utf-8"))
+    write_json(place / "adapter_config.json", saved | {"target_modules": sorted(saved["target_modules"])})  # a set, in any order
+    gradients = {name.replace(".default", "").removeprefix("base_model.model."): p.grad
+                 for name, p in model.named_parameters() if p.grad is not None}
+    write_tensors(folder / "training" / "adapter_gradients.safetensors", gradients)
+    learned = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    write_json(folder / "training" / "adapter.json",
+               {"batch": ADAPTED_BATCH, "loss": float(loss), "rslora_loss": stabilised, "parameters": learned})
+    print(f"  training adapter: loss {float(loss):.5f}, {learned} parameters")
+
+
+def _scale_adapters(model, scaling: float) -> None:
+    for layer in model.modules():
+        if isinstance(getattr(layer, "scaling", None), dict):
+            layer.scaling["default"] = scaling
 
 
 def project(gradient: np.ndarray) -> np.ndarray:

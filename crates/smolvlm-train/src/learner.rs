@@ -6,6 +6,7 @@ use smolvlm::model::Model;
 use smolvlm_kernels::{Backend, BackendError, CacheShape, Format, TrainBackend};
 
 use crate::example::{Example, Step, tile_batch, tile_parts};
+use crate::lora::LoraOptions;
 use crate::optimizer::{Optimizer, Rates};
 use crate::taped::{Recompute, Selection, Taped, Tensor};
 use crate::{Error, Result};
@@ -16,6 +17,8 @@ pub struct LearnerOptions {
     pub format: Format,
     /// Which tensors of the checkpoint learn, by their names.
     pub selection: Selection,
+    /// Adapters, and what they are on.
+    pub lora: Option<LoraOptions>,
     /// What is kept until the way back.
     pub recompute: Recompute,
     /// Tiles that go through the vision tower together; 0: as many as the backend likes.
@@ -25,7 +28,7 @@ pub struct LearnerOptions {
 impl Default for LearnerOptions {
     /// Everything learns, in f32.
     fn default() -> Self {
-        Self { format: Format::F32, selection: Box::new(|_| true), recompute: Recompute::Nothing, tiles: 0 }
+        Self { format: Format::F32, selection: Box::new(|_| true), lora: None, recompute: Recompute::Nothing, tiles: 0 }
     }
 }
 
@@ -50,6 +53,7 @@ pub struct Learner<B: TrainBackend> {
     taped: Taped<B>,
     model: Model<Taped<B>>,
     tiles: usize,
+    seed: u64,
     tile_plan: <Taped<B> as Backend>::Plan,
     token_plan: <Taped<B> as Backend>::Plan,
     cache: <Taped<B> as Backend>::Cache,
@@ -62,7 +66,11 @@ impl<B: TrainBackend> Learner<B> {
     /// [`Checkpoint`](crate::ErrorKind::Checkpoint) as [`Model::load`]; [`Usage`](crate::ErrorKind::Usage) when what is picked to
     /// learn cannot.
     pub fn load(backend: B, checkpoint: &Checkpoint, options: LearnerOptions) -> Result<Self> {
-        let taped = Taped::new(backend, options.selection, options.recompute);
+        let mut taped = Taped::new(backend, options.selection, options.recompute);
+        if let Some(lora) = options.lora {
+            lora.check()?;
+            taped = taped.with_lora(lora);
+        }
         let model = Model::load(&taped, checkpoint, options.format, Compat::Newest)?;
         taped.failure().map_err(|error| Error::usage(error.message))?;
         let text = &model.config().text;
@@ -76,7 +84,7 @@ impl<B: TrainBackend> Learner<B> {
         };
         let tiles = if options.tiles == 0 { taped.appetite().tiles } else { options.tiles };
         let (tile_plan, token_plan, cache) = (taped.plan(), taped.plan(), taped.cache(shape));
-        Ok(Self { taped, model, tiles, tile_plan, token_plan, cache })
+        Ok(Self { taped, model, tiles, seed: 0, tile_plan, token_plan, cache })
     }
 
     /// The model's sizes.
@@ -89,6 +97,11 @@ impl<B: TrainBackend> Learner<B> {
         &self.taped
     }
 
+    /// Draws the dropout of the steps that follow from this seed on: the same seed, the same draws.
+    pub fn seed(&mut self, seed: u64) {
+        self.seed = seed;
+    }
+
     /// Adds the gradients of `scale · Σ weight · cross-entropy` over all tokens that count. For the mean over a batch that is
     /// taken in several steps, `scale` is one over the tokens that count in all of them.
     ///
@@ -97,7 +110,8 @@ impl<B: TrainBackend> Learner<B> {
     /// machine fails.
     pub fn learn(&mut self, examples: &[Example], scale: f64) -> Result<StepLoss> {
         check(examples, self.config())?;
-        self.taped.begin();
+        self.taped.begin(self.seed);
+        self.seed = self.seed.wrapping_add(1);
         let outcome = self.forward(examples).and_then(|(step, logits)| {
             let weights: Vec<f32> = step.weights.iter().map(|weight| (f64::from(*weight) * scale) as f32).collect();
             let sum = self.taped.backward(&logits, &step.targets, &weights).map_err(machine)?;

@@ -7,6 +7,7 @@
 mod error;
 mod example;
 mod learner;
+pub mod lora;
 mod optimizer;
 mod parameters;
 mod save;
@@ -17,8 +18,9 @@ pub mod taped;
 pub use error::{Error, ErrorKind, Result};
 pub use example::{Example, Tiles};
 pub use learner::{Learner, LearnerOptions, StepLoss};
+pub use lora::{AdapterFile, LoraOptions, Targets};
 pub use optimizer::{Optimizer, OptimizerSettings, Rates};
 pub use parameters::{Group, Parameter};
-pub use save::save_checkpoint;
+pub use save::{merge_adapter, save_checkpoint};
 pub use schedule::{Schedule, Shape};
 pub use taped::{Recompute, Taped};

@@ -38,10 +38,21 @@ impl Group {
 pub struct Parameter<B: TrainBackend> {
     names: Vec<String>,
     len: usize,
-    decays: bool,
+    kind: Kind,
     pub(crate) master: Mutex<B::Floats>,
     pub(crate) gradient: Mutex<B::Floats>,
     copies: Mutex<Vec<Copy<B>>>,
+}
+
+/// What a parameter is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Matrices of products.
+    Matrix,
+    /// Norms, biases, embeddings.
+    Other,
+    /// Of an adapter: no tensors of the checkpoint.
+    Adapter,
 }
 
 /// Where a parameter's numbers are used, as they are stored there.
@@ -53,11 +64,11 @@ pub(crate) enum Copy<B: TrainBackend> {
 }
 
 impl<B: TrainBackend> Parameter<B> {
-    pub(crate) fn new(backend: &B, names: Vec<String>, values: &[f32], decays: bool) -> Self {
+    pub(crate) fn new(backend: &B, names: Vec<String>, values: &[f32], kind: Kind) -> Self {
         Self {
             names,
             len: values.len(),
-            decays,
+            kind,
             master: Mutex::new(backend.floats(values)),
             gradient: Mutex::new(backend.zeros(values.len())),
             copies: Mutex::default(),
@@ -79,9 +90,13 @@ impl<B: TrainBackend> Parameter<B> {
         self.len == 0
     }
 
-    /// Whether weight decay applies: to matrices of products, not to norms, biases and embeddings.
+    /// Whether weight decay applies: to matrices of products and adapters, not to norms, biases and embeddings.
     pub fn decays(&self) -> bool {
-        self.decays
+        self.kind != Kind::Other
+    }
+
+    pub(crate) fn kind(&self) -> Kind {
+        self.kind
     }
 
     /// Its group; tensors that are stacked are of one.

@@ -10,10 +10,11 @@ use std::sync::Arc;
 
 use half::{bf16, f16};
 use safetensors::tensor::{Dtype, View};
-use smolvlm::checkpoint::{Checkpoint, StoredDtype};
-use smolvlm_kernels::TrainBackend;
+use smolvlm::checkpoint::{Checkpoint, StoredDtype, StoredTensor};
+use smolvlm_kernels::{CpuBackend, TrainBackend};
 
-use crate::parameters::Parameter;
+use crate::lora::{AdapterFile, LoraMatrices, LoraOptions, module_of};
+use crate::parameters::{Kind, Parameter};
 use crate::taped::Taped;
 use crate::{Error, Result};
 
@@ -26,7 +27,8 @@ const MAX_COPIED: u64 = 64 << 20;
 
 /// Writes the checkpoint that was loaded, with the weights that were learned, to the new folder `place`: beside it, then
 /// renamed. Tensors have the names and shapes of `SmolVLMForConditionalGeneration` and the number formats they were loaded
-/// from, or all `dtype`; every other file (tokenizer, templates, processor) is copied. A tied head stays tied.
+/// from, or all `dtype`; every other file (tokenizer, templates, processor) is copied. A tied head stays tied, and adapters are
+/// merged.
 ///
 /// # Errors
 /// [`Usage`](crate::ErrorKind::Usage) when `place` is there and is no empty folder, [`Input`](crate::ErrorKind::Input) when files cannot
@@ -34,6 +36,47 @@ const MAX_COPIED: u64 = 64 << 20;
 pub fn save_checkpoint<B: TrainBackend>(
     source: &Checkpoint,
     taped: &Taped<B>,
+    place: &Path,
+    dtype: Option<StoredDtype>,
+) -> Result<()> {
+    let adapters = taped.adapters();
+    let learned = Learned {
+        backend: Some(taped.inner()),
+        places: places(source, &taped.parameters())?,
+        adapters: adapters.iter().flat_map(|adapter| adapter.matrices(taped.inner())).collect(),
+        scaling: taped.lora().map_or(0.0, LoraOptions::scaling),
+    };
+    save(source, &learned, place, dtype)
+}
+
+/// As [`save_checkpoint`], of a checkpoint with an adapter that was trained on it: its weights become
+/// `W + scaling · B · A`.
+///
+/// # Errors
+/// As [`save_checkpoint`]; [`Usage`](crate::ErrorKind::Usage) when the adapter belongs to another checkpoint.
+pub fn merge_adapter(
+    source: &Checkpoint,
+    adapter: &AdapterFile,
+    place: &Path,
+    dtype: Option<StoredDtype>,
+) -> Result<()> {
+    for matrices in &adapter.matrices {
+        let name = format!("{}.weight", matrices.module);
+        let tensor = source.tensor(&name).map_err(|_| Error::usage(format!("{name}: the checkpoint has none")))?;
+        let (shape, expected) = (tensor.shape, matrices.shape());
+        if shape != expected {
+            return Err(Error::usage(format!("{name}: the adapter is for {expected:?}, the checkpoint has {shape:?}")));
+        }
+    }
+    let scaling = adapter.options.scaling();
+    let learned: Learned<'_, CpuBackend> =
+        Learned { backend: None, places: HashMap::new(), adapters: adapter.matrices.clone(), scaling };
+    save(source, &learned, place, dtype)
+}
+
+fn save<B: TrainBackend>(
+    source: &Checkpoint,
+    learned: &Learned<'_, B>,
     place: &Path,
     dtype: Option<StoredDtype>,
 ) -> Result<()> {
@@ -49,7 +92,7 @@ pub fn save_checkpoint<B: TrainBackend>(
         fs::remove_dir_all(&beside).map_err(|error| failed(&beside, "removed", error))?;
     }
     fs::create_dir_all(&beside).map_err(|error| failed(&beside, "made", error))?;
-    let written = write_weights(source, taped, &beside.join(WEIGHTS), dtype)
+    let written = write_weights(source, learned, &beside.join(WEIGHTS), dtype)
         .and_then(|()| copy_others(source, &beside, dtype))
         .and_then(|()| fs::rename(&beside, place).map_err(|error| failed(place, "put in place", error)));
     if written.is_err() {
@@ -85,11 +128,27 @@ struct Tensor<'a, B: TrainBackend> {
 
 enum Numbers<'a, B: TrainBackend> {
     /// As they lie in the file they were loaded from.
-    Bytes(&'a [u8]),
+    Bytes(StoredTensor<'a>),
     /// The same, in another format.
-    Stored(smolvlm::checkpoint::StoredTensor<'a>),
+    Stored(StoredTensor<'a>),
     /// Part of a parameter, from this number on.
     Learned(&'a B, Arc<Parameter<B>>, usize),
+    /// Any of these with an adapter, times its scaling, added.
+    Merged(Box<Self>, LoraMatrices, f64),
+}
+
+impl<B: TrainBackend> Numbers<'_, B> {
+    fn to_f32(&self, count: usize) -> Vec<f32> {
+        match self {
+            Self::Bytes(tensor) | Self::Stored(tensor) => tensor.to_f32(),
+            Self::Learned(backend, parameter, first) => parameter.master(backend)[*first..first + count].to_vec(),
+            Self::Merged(base, adapter, scaling) => {
+                let mut numbers = base.to_f32(count);
+                adapter.add_to(&mut numbers, *scaling);
+                numbers
+            }
+        }
+    }
 }
 
 impl<B: TrainBackend> View for Tensor<'_, B> {
@@ -106,13 +165,9 @@ impl<B: TrainBackend> View for Tensor<'_, B> {
     }
 
     fn data(&self) -> Cow<'_, [u8]> {
-        let count = self.shape.iter().product::<usize>();
         match &self.numbers {
-            Numbers::Bytes(bytes) => (*bytes).into(),
-            Numbers::Stored(tensor) => rounded(&tensor.to_f32(), self.dtype).into(),
-            Numbers::Learned(backend, parameter, first) => {
-                rounded(&parameter.master(backend)[*first..first + count], self.dtype).into()
-            }
+            Numbers::Bytes(tensor) => tensor.bytes.into(),
+            numbers => rounded(&numbers.to_f32(self.shape.iter().product()), self.dtype).into(),
         }
     }
 
@@ -131,20 +186,24 @@ fn rounded(numbers: &[f32], dtype: StoredDtype) -> Vec<u8> {
 
 fn write_weights<B: TrainBackend>(
     source: &Checkpoint,
-    taped: &Taped<B>,
+    learned: &Learned<'_, B>,
     path: &Path,
     dtype: Option<StoredDtype>,
 ) -> Result<()> {
-    let learned = places(source, &taped.parameters())?;
     let mut tensors = Vec::new();
     for name in source.tensor_names() {
         let stored = source.tensor(name)?;
         let to = dtype.unwrap_or(stored.dtype);
-        let numbers = match learned.get(name) {
-            Some((parameter, first)) => Numbers::Learned(taped.inner(), parameter.clone(), *first),
-            None if to == stored.dtype => Numbers::Bytes(stored.bytes),
-            None => Numbers::Stored(stored),
+        let mut numbers = match (learned.places.get(name), learned.backend) {
+            (Some((parameter, first)), Some(backend)) => Numbers::Learned(backend, parameter.clone(), *first),
+            _ if to == stored.dtype => Numbers::Bytes(stored),
+            _ => Numbers::Stored(stored),
         };
+        if let Some(adapter) = learned.adapters.iter().find(|adapter| adapter.module == module_of(name))
+            && name.ends_with(".weight")
+        {
+            numbers = Numbers::Merged(Box::new(numbers), adapter.clone(), learned.scaling);
+        }
         tensors.push((name, Tensor { shape: stored.shape.to_vec(), dtype: to, numbers }));
     }
     let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
@@ -153,13 +212,21 @@ fn write_weights<B: TrainBackend>(
     File::open(path).and_then(|file| file.sync_all()).map_err(|error| failed(path, "written", error))
 }
 
+/// What is different from the source.
+struct Learned<'a, B: TrainBackend> {
+    backend: Option<&'a B>,
+    places: HashMap<String, (Arc<Parameter<B>>, usize)>,
+    adapters: Vec<LoraMatrices>,
+    scaling: f64,
+}
+
 /// Which numbers of which parameter each learned tensor is.
 fn places<B: TrainBackend>(
     source: &Checkpoint,
     parameters: &[Arc<Parameter<B>>],
 ) -> Result<HashMap<String, (Arc<Parameter<B>>, usize)>> {
     let mut places = HashMap::new();
-    for parameter in parameters {
+    for parameter in parameters.iter().filter(|parameter| parameter.kind() != Kind::Adapter) {
         let mut first = 0;
         for name in parameter.names() {
             places.insert(name.clone(), (parameter.clone(), first));

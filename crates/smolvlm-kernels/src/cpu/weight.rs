@@ -246,7 +246,7 @@ impl DerefMut for Bytes {
 }
 
 /// Rows of a gate, or of what it opens, side by side in a panel.
-const TURN: usize = PANEL / 2;
+pub(super) const TURN: usize = PANEL / 2;
 
 /// Which row of a gate and an up matrix, one below the other, is an output of their panels; none for those that fill up
 /// the last one.

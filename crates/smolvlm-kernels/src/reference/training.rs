@@ -6,7 +6,7 @@ use super::{Matrix, Plan, ReferenceBackend, Rounded, activate, product, round};
 use crate::backend::{Activation, Backend, LinearArgs, Norm, RopeTable, TokenBatch};
 use crate::packed::Arrangement;
 use crate::training::{
-    AdamW, AttentionBackward, HeadCounts, LinearBackward, NormGradients, PatchGradients, Rope, TrainBackend,
+    AdamW, AttentionBackward, Dropout, HeadCounts, LinearBackward, NormGradients, PatchGradients, Rope, TrainBackend,
 };
 use crate::view::Format;
 
@@ -169,6 +169,27 @@ fn log_sum_exp(row: &[f32]) -> f64 {
     max + row.iter().map(|x| (f64::from(*x) - max).exp()).sum::<f64>().ln()
 }
 
+impl ReferenceBackend {
+    /// A product with everything around it, and what was there before the activation.
+    fn after_product(&self, args: LinearArgs<'_, Self>, addend: Option<&Matrix>) -> (Matrix, Option<Matrix>) {
+        let normed = args.norm.map(|norm| self.norm(args.x, norm));
+        let mut before = product(normed.as_ref().unwrap_or(args.x), args.weight);
+        if let Some(bias) = args.bias {
+            for row in 0..before.rows {
+                before.row_mut(row).iter_mut().zip(bias).for_each(|(value, bias)| *value += bias);
+            }
+        }
+        if let Some(addend) = addend {
+            before = self.add(before, addend);
+        }
+        let mut out = activate(before.clone(), args.activation);
+        if let Some(residual) = args.residual {
+            out = self.add(out, residual);
+        }
+        (out, Some(before))
+    }
+}
+
 impl TrainBackend for ReferenceBackend {
     type Floats = Vec<f32>;
     /// The numbers before an activation.
@@ -222,22 +243,25 @@ impl TrainBackend for ReferenceBackend {
         if args.activation == Activation::Identity {
             return (self.linear(args), None);
         }
-        let normed = args.norm.map(|norm| self.norm(args.x, norm));
-        let mut before = product(normed.as_ref().unwrap_or(args.x), args.weight);
-        if let Some(bias) = args.bias {
-            for row in 0..before.rows {
-                before.row_mut(row).iter_mut().zip(bias).for_each(|(value, bias)| *value += bias);
-            }
-        }
-        let mut out = activate(before.clone(), args.activation);
-        if let Some(residual) = args.residual {
-            out = self.add(out, residual);
-        }
-        (out, Some(before))
+        self.after_product(args, None)
+    }
+
+    fn linear_adapted(&self, args: LinearArgs<'_, Self>, addend: &Matrix) -> (Matrix, Option<Matrix>) {
+        self.after_product(args, Some(addend))
+    }
+
+    fn activation_backward(&self, activation: Activation, saved: &Option<Matrix>, dy: &Matrix) -> Option<Matrix> {
+        let before = saved.as_ref().filter(|_| activation != Activation::Identity)?;
+        Some(before_activation(before, activation, dy))
+    }
+
+    fn dropout(&self, mut x: Matrix, dropout: Dropout) -> Matrix {
+        x.data.iter_mut().enumerate().for_each(|(place, x)| *x *= dropout.multiplier(place as u64));
+        x
     }
 
     fn linear_backward(&self, args: LinearBackward<'_, Self>) -> Option<Matrix> {
-        let before = args.saved.as_ref().unwrap_or(args.dy);
+        let before = args.saved.as_ref().filter(|_| args.activation != Activation::Identity).unwrap_or(args.dy);
         let dy = before_activation(before, args.activation, args.dy);
         let clone = |norm: &Norm<'_, Self>| match *norm {
             Norm::Rms { weight, eps } => self.norm(args.x, Norm::Rms { weight, eps }),
@@ -490,6 +514,10 @@ impl TrainBackend for ReferenceBackend {
 
     fn norm_of_all(&self, parts: &[&Vec<f32>]) -> f64 {
         parts.iter().flat_map(|part| part.iter()).map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt()
+    }
+
+    fn multiply(&self, to: &mut Vec<f32>, by: &Vec<f32>) {
+        to.iter_mut().zip(by).for_each(|(to, by)| *to *= by);
     }
 
     fn adamw(

@@ -40,7 +40,7 @@ pub struct LinearBackward<'a, B: TrainBackend> {
     pub transposed: Option<&'a B::Transposed>,
     /// Was applied to the product.
     pub activation: Activation,
-    /// What [`TrainBackend::linear_keeping`] kept.
+    /// What [`TrainBackend::linear_keeping`] kept; not looked at where there is no activation.
     pub saved: &'a B::Saved,
     /// Gradient of the result, `[rows, width of the result]`.
     pub dy: &'a B::Tensor,
@@ -127,4 +127,31 @@ pub struct AdamW {
     pub gradient_scale: f64,
     /// Which step this is, from 1.
     pub step: u64,
+}
+
+/// Which numbers are left out, and what the others are multiplied by: `factor / (1 − rate)`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Dropout {
+    /// Share of numbers that are left out, from 0 to less than 1.
+    pub rate: f32,
+    /// Multiplies all others beside.
+    pub factor: f32,
+    /// Draws them: the same seed draws the same, on every backend.
+    pub seed: u64,
+}
+
+impl Dropout {
+    /// What the number at `place` (`row × width + column`) is multiplied by.
+    pub fn multiplier(&self, place: u64) -> f32 {
+        if self.rate > 0.0 && self.draws(place) { 0.0 } else { self.factor / (1.0 - self.rate) }
+    }
+
+    /// Whether it is left out: the upper half of splitmix64 of the place, beside the seed, is below the rate.
+    fn draws(&self, place: u64) -> bool {
+        let mut x = self.seed.wrapping_add(place.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15));
+        x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        let upper = (x ^ (x >> 31)) >> 32;
+        (upper as f64) < f64::from(self.rate) * 4_294_967_296.0
+    }
 }

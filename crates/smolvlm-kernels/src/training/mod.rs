@@ -28,10 +28,10 @@ mod arguments;
 use std::ops::Range;
 
 pub use arguments::{
-    AdamW, AttentionBackward, HeadCounts, LinearBackward, LinearGradients, NormGradients, PatchGradients, Rope,
+    AdamW, AttentionBackward, Dropout, HeadCounts, LinearBackward, LinearGradients, NormGradients, PatchGradients, Rope,
 };
 
-use crate::backend::{Backend, LinearArgs, Norm, TokenBatch};
+use crate::backend::{Activation, Backend, LinearArgs, Norm, TokenBatch};
 use crate::packed::Arrangement;
 use crate::view::Format;
 
@@ -81,6 +81,19 @@ pub trait TrainBackend: Backend {
 
     /// [`Backend::linear`], keeping what its backward needs. The result is the same to the bit.
     fn linear_keeping(&self, args: LinearArgs<'_, Self>) -> (Self::Tensor, Self::Saved);
+    /// [`linear_keeping`](Self::linear_keeping) with `addend` (`[rows, outputs]` f32; of a gated layer, gates before ups) added
+    /// before the activation: what an adapter adds to a product.
+    fn linear_adapted(&self, args: LinearArgs<'_, Self>, addend: &Self::Tensor) -> (Self::Tensor, Self::Saved);
+    /// Gradient of the numbers before an activation, `[rows, outputs]`, of which `saved` was kept; nothing where there is no
+    /// activation, since that is `dy`.
+    fn activation_backward(
+        &self,
+        activation: Activation,
+        saved: &Self::Saved,
+        dy: &Self::Tensor,
+    ) -> Option<Self::Tensor>;
+    /// `x` with some numbers left out and the others scaled, all as [`Dropout`] says: its own backward.
+    fn dropout(&self, x: Self::Tensor, dropout: Dropout) -> Self::Tensor;
     /// Adds to the gradients of the parameters and returns that of `x`, `[rows, inputs]`: `onto` plus what this product
     /// contributes, or nothing when `transposed` is absent. With an activation, `dy` is as wide as its result. (The
     /// residual's gradient is `dy` itself, which needs no operation.)
@@ -172,6 +185,8 @@ pub trait TrainBackend: Backend {
 
     /// `√ Σ x²` over all numbers of all parts.
     fn norm_of_all(&self, parts: &[&Self::Floats]) -> f64;
+    /// Multiplies number by number.
+    fn multiply(&self, to: &mut Self::Floats, by: &Self::Floats);
     /// One step of AdamW ([`AdamW`] says which).
     fn adamw(
         &self,

@@ -244,3 +244,66 @@ fn norms_agree_with_differences_and_on_the_processor_with_the_reference() {
         }
     }
 }
+
+/// A product with an addend before its activation, as an adapter's; the way back goes through the activation first.
+struct Adapted(Linear);
+
+impl Case for Adapted {
+    fn inputs(&self) -> Named {
+        let mut inputs = self.0.inputs();
+        inputs.push(("addend", numbers(&mut rng(15), self.0.rows * self.0.outputs)));
+        inputs
+    }
+
+    fn forward<B: TrainBackend>(&self, backend: &B, inputs: &Named) -> Vec<f32> {
+        let x = backend.upload(self.0.rows, self.0.inputs, of(inputs, "x"));
+        let addend = backend.upload(self.0.rows, self.0.outputs, of(inputs, "addend"));
+        let weight = self.0.weight(backend, of(inputs, "weight"));
+        let residual = self.0.residual.then_some(&x);
+        let args = LinearArgs { activation: self.0.activation, residual, ..LinearArgs::new(&x, &weight) };
+        backend.download(&backend.linear_adapted(args, &addend).0)
+    }
+
+    fn backward<B: TrainBackend>(&self, backend: &B, inputs: &Named, dy: &[f32]) -> Vec<Vec<f32>> {
+        let x = backend.upload(self.0.rows, self.0.inputs, of(inputs, "x"));
+        let addend = backend.upload(self.0.rows, self.0.outputs, of(inputs, "addend"));
+        let weight = self.0.weight(backend, of(inputs, "weight"));
+        let transposed = backend.transposed(&weight, self.0.arrangement());
+        let activation = self.0.activation;
+        let (_, saved) = backend.linear_adapted(LinearArgs { activation, ..LinearArgs::new(&x, &weight) }, &addend);
+        let dy = backend.upload(self.0.rows, self.0.width(), dy);
+        let before = backend.activation_backward(activation, &saved, &dy);
+        assert_eq!(before.is_some(), activation != Activation::Identity);
+        let dy_before = before.as_ref().unwrap_or(&dy);
+        let mut gradient = backend.zeros(self.0.outputs * self.0.inputs);
+        let dx = backend.linear_backward(LinearBackward {
+            x: &x,
+            norm: None,
+            weight: &weight,
+            transposed: Some(&transposed),
+            activation: Activation::Identity,
+            saved: &saved,
+            dy: dy_before,
+            onto: self.0.residual.then(|| backend.copy(&dy)),
+            gradients: LinearGradients { weight: Some(&mut gradient), ..LinearGradients::default() },
+        });
+        let dx = backend.download(&dx.expect("a gradient of x"));
+        vec![dx, backend.read(&gradient), backend.download(dy_before)]
+    }
+}
+
+#[test]
+fn products_with_an_addend_agree_with_differences_and_on_the_processor_with_the_reference() {
+    for activation in [Activation::Identity, Activation::GeluTanh, Activation::SwiGlu] {
+        for (rows, inputs, outputs) in [(3, 6, 6), (40, 64, 70), (35, 34, 34)] {
+            let residual = inputs == outputs && activation == Activation::Identity;
+            let (norm, bias, format) = (Before::Nothing, false, Format::F32);
+            let case = Adapted(Linear { rows, inputs, outputs, norm, activation, bias, residual, format });
+            let what = format!("{rows} × {inputs} → {outputs} with an addend, {activation:?}");
+            if rows < 10 {
+                check_by_differences(&what, &case);
+            }
+            check_on_the_processor(&what, &case);
+        }
+    }
+}

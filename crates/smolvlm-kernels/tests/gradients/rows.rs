@@ -1,6 +1,6 @@
 //! Operations that move rows: embeddings, features, patches, the connector's shuffle, rows that are asked for.
 
-use smolvlm_kernels::training::PatchGradients;
+use smolvlm_kernels::training::{Dropout, PatchGradients};
 use smolvlm_kernels::{Backend, FeatureRow, Format, PatchArgs, TileBatch, TokenBatch, TrainBackend};
 
 use crate::case::{Case, Named, bytes, check_by_differences, check_on_the_processor, numbers, of, rng, view};
@@ -165,6 +165,32 @@ fn rows_are_copied_stacked_and_added() {
         assert_eq!(backend.download(&stacked), [5.0, 6.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
         let sum = backend.add(backend.copy(&x), &x);
         assert_eq!(backend.download(&sum), [2.0, 4.0, 6.0, 8.0, 10.0, 12.0]);
+    }
+    check(&smolvlm_kernels::ReferenceBackend);
+    check(&smolvlm_kernels::CpuBackend::new(2).expect("threads"));
+}
+
+#[test]
+fn dropout_leaves_out_its_share_by_its_seed_on_every_backend() {
+    fn dropped<B: TrainBackend>(backend: &B, rate: f32, seed: u64) -> Vec<f32> {
+        let x = backend.upload(100, 70, &[1.0; 7000]);
+        backend.download(&backend.dropout(x, Dropout { rate, factor: 2.0, seed }))
+    }
+    let expected = dropped(&smolvlm_kernels::ReferenceBackend, 0.25, 9);
+    let left_out = expected.iter().filter(|x| **x == 0.0).count();
+    assert!((1600..1900).contains(&left_out), "{left_out} of 7000");
+    assert!(expected.iter().all(|x| *x == 0.0 || (x - 2.0 / 0.75).abs() < 1e-6));
+    let cpu = smolvlm_kernels::CpuBackend::new(2).expect("threads");
+    assert!(dropped(&cpu, 0.25, 9) == expected && dropped(&cpu, 0.25, 10) != expected);
+    assert!(dropped(&cpu, 0.0, 9).iter().all(|x| *x == 2.0));
+}
+
+#[test]
+fn numbers_are_multiplied() {
+    fn check<B: TrainBackend>(backend: &B) {
+        let (mut to, by) = (backend.floats(&[1.0, 2.0, 3.0]), backend.floats(&[0.0, 1.0, -2.0]));
+        backend.multiply(&mut to, &by);
+        assert_eq!(backend.read(&to), [0.0, 2.0, -6.0]);
     }
     check(&smolvlm_kernels::ReferenceBackend);
     check(&smolvlm_kernels::CpuBackend::new(2).expect("threads"));

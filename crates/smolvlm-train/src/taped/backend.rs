@@ -13,7 +13,7 @@ use smolvlm_kernels::{
 use super::slots::{Positions, Slot, Table, Vector, Weight};
 use super::tape::{CausalAttention, Linear, Op, PatchEmbed, TapedNorm};
 use super::{Held, Plan, Taped, Tensor};
-use crate::parameters::{Copy, lock};
+use crate::parameters::{Copy, Kind, lock};
 
 /// Keys and values for steps that are not noted. Those that are have whole sequences and need none.
 pub struct Cache<B: TrainBackend> {
@@ -45,8 +45,10 @@ impl<B: TrainBackend> Taped<B> {
         format: Format,
         weight: B::Weight,
     ) -> Arc<Weight<B>> {
-        let parameter = self.parameter(!format.is_quantised(), true, || numbers(parts));
-        let weight = Arc::new(Weight::new(weight, arrangement, parameter));
+        let parameter = self.parameter(!format.is_quantised(), Kind::Matrix, || numbers(parts));
+        let mut weight = Weight::new(weight, arrangement, parameter);
+        weight.adapter = self.adapter(parts.first().map_or(0, MatrixView::cols), format);
+        let weight = Arc::new(weight);
         if let Some(parameter) = &weight.parameter {
             parameter.add_copy(Copy::Weight(Arc::downgrade(&weight)));
         }
@@ -55,7 +57,7 @@ impl<B: TrainBackend> Taped<B> {
 
     /// A matrix of a packed checkpoint does not learn: there is no master of it.
     fn frozen(&self) {
-        self.parameter(false, false, Vec::new);
+        self.parameter(false, Kind::Matrix, Vec::new);
     }
 }
 
@@ -68,9 +70,9 @@ impl<B: TrainBackend> Backend for Taped<B> {
     type Plan = Plan<B>;
     type Decoder = ();
 
-    fn storing<T>(&self, names: &[&str], store: impl FnOnce() -> T) -> T {
-        *lock(&self.storing) = names.iter().map(|name| (*name).to_owned()).collect();
-        let stored = self.inner.storing(names, store);
+    fn storing<T>(&self, parts: &[(&str, usize)], store: impl FnOnce() -> T) -> T {
+        *lock(&self.storing) = parts.iter().map(|(name, rows)| ((*name).to_owned(), *rows)).collect();
+        let stored = self.inner.storing(parts, store);
         lock(&self.storing).clear();
         stored
     }
@@ -84,7 +86,7 @@ impl<B: TrainBackend> Backend for Taped<B> {
     }
 
     fn table(&self, matrix: MatrixView<'_>, format: Format) -> Arc<Table<B>> {
-        let parameter = self.parameter(!format.is_quantised(), false, || numbers(&[matrix]));
+        let parameter = self.parameter(!format.is_quantised(), Kind::Other, || numbers(&[matrix]));
         let table = Arc::new(Table { value: Slot::new(self.inner.table(matrix, format)), parameter });
         if let Some(parameter) = &table.parameter {
             parameter.add_copy(Copy::Table(Arc::downgrade(&table)));
@@ -94,8 +96,10 @@ impl<B: TrainBackend> Backend for Taped<B> {
 
     fn packed(&self, matrix: PackedMatrix) -> Arc<Weight<B>> {
         self.frozen();
-        let arrangement = matrix.shape().arrangement;
-        Arc::new(Weight::new(self.inner.packed(matrix), arrangement, None))
+        let shape = matrix.shape();
+        let mut weight = Weight::new(self.inner.packed(matrix), shape.arrangement, None);
+        weight.adapter = self.adapter(shape.inputs, shape.format);
+        Arc::new(weight)
     }
 
     fn packed_table(&self, table: PackedMatrix) -> Arc<Table<B>> {
@@ -104,7 +108,7 @@ impl<B: TrainBackend> Backend for Taped<B> {
     }
 
     fn vector(&self, values: &[f32]) -> Arc<Vector<B>> {
-        let parameter = self.parameter(true, false, || values.to_vec());
+        let parameter = self.parameter(true, Kind::Other, || values.to_vec());
         let constant = if lock(&self.storing).is_empty() { values.to_vec() } else { Vec::new() };
         let vector = Arc::new(Vector { value: Slot::new(self.inner.vector(values)), parameter, constant });
         if let Some(parameter) = &vector.parameter {
@@ -115,7 +119,7 @@ impl<B: TrainBackend> Backend for Taped<B> {
 
     fn upload(&self, rows: usize, width: usize, values: &[f32]) -> Tensor<B> {
         let tensor = self.inner.upload(rows, width, values);
-        let Some(parameter) = self.parameter(true, false, || values.to_vec()) else {
+        let Some(parameter) = self.parameter(true, Kind::Other, || values.to_vec()) else {
             return Tensor { held: Held::Value(Arc::new(tensor)), node: None };
         };
         let positions = Arc::new(Positions { value: Slot::new(tensor), parameter });
@@ -228,6 +232,7 @@ impl<B: TrainBackend> Backend for Taped<B> {
             residual: args.residual.map(|residual| self.operand(residual)),
             for_products: args.for_products,
             reported: args.reported,
+            seed: self.next_seed(),
         };
         self.run(Op::Linear(linear), inputs)
     }

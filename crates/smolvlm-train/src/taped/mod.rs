@@ -4,6 +4,7 @@
 //! [`begin`](Taped::begin) and [`backward`](Taped::backward) every operation that something learned depends on is noted; what
 //! depends on nothing learned is computed and forgotten, and outside of the two nothing is noted at all.
 
+pub(crate) mod adapter;
 mod backend;
 mod backward;
 pub(crate) mod slots;
@@ -13,7 +14,9 @@ use std::sync::{Arc, Mutex};
 
 use smolvlm_kernels::{BackendError, RopeTable, TrainBackend};
 
-use crate::parameters::{Parameter, lock};
+use crate::lora::LoraOptions;
+use crate::parameters::{Kind, Parameter, lock};
+use adapter::Adapter;
 use slots::{Positions, Vector};
 use tape::{Op, Operand, Tape};
 
@@ -27,10 +30,12 @@ pub struct Taped<B: TrainBackend> {
     inner: B,
     selection: Selection,
     recompute: Recompute,
-    /// Names of the tensors that are being stored.
-    storing: Mutex<Vec<String>>,
+    lora: Option<LoraOptions>,
+    /// Names and rows of the tensors that are being stored.
+    storing: Mutex<Vec<(String, usize)>>,
     /// In the order in which they were loaded.
     parameters: Mutex<Vec<Arc<Parameter<B>>>>,
+    adapters: Mutex<Vec<Arc<Adapter<B>>>>,
     /// What cannot learn although it was asked to.
     refused: Mutex<Option<String>>,
     mode: Mutex<Mode<B>>,
@@ -71,12 +76,31 @@ impl<B: TrainBackend> Taped<B> {
             inner,
             selection,
             recompute,
+            lora: None,
             storing: Mutex::default(),
             parameters: Mutex::default(),
+            adapters: Mutex::default(),
             refused: Mutex::default(),
             mode: Mutex::new(Mode::Answering),
             rope: Mutex::default(),
         }
+    }
+
+    /// The same, with adapters on the matrices that their options pick.
+    #[must_use]
+    pub fn with_lora(mut self, lora: LoraOptions) -> Self {
+        self.lora = Some(lora);
+        self
+    }
+
+    /// How adapters are made, if there are any.
+    pub fn lora(&self) -> Option<&LoraOptions> {
+        self.lora.as_ref()
+    }
+
+    /// All adapters, in the order in which their matrices were loaded.
+    pub(crate) fn adapters(&self) -> Vec<Arc<Adapter<B>>> {
+        lock(&self.adapters).clone()
     }
 
     /// The backend that computes.
@@ -89,9 +113,10 @@ impl<B: TrainBackend> Taped<B> {
         lock(&self.parameters).clone()
     }
 
-    /// Notes operations from here on. Steps are over whole sequences, and no cache is read or written.
-    pub fn begin(&self) {
-        *lock(&self.mode) = Mode::Learning(Tape::new(self.recompute));
+    /// Notes operations from here on. Steps are over whole sequences, and no cache is read or written. The same seed leaves out
+    /// the same numbers where there is dropout.
+    pub fn begin(&self, seed: u64) {
+        *lock(&self.mode) = Mode::Learning(Tape::new(self.recompute, seed));
     }
 
     /// Takes whole sequences from here on, without a cache, and notes nothing.
@@ -182,6 +207,14 @@ impl<B: TrainBackend> Taped<B> {
         Tensor { held: Held::Value(value), node: Some(node) }
     }
 
+    /// What the next operation's dropout is drawn by; nothing is left out in steps that do not learn.
+    fn next_seed(&self) -> Option<u64> {
+        match &*lock(&self.mode) {
+            Mode::Learning(tape) => Some(tape.next_seed()),
+            _ => None,
+        }
+    }
+
     fn answers(&self) -> bool {
         matches!(*lock(&self.mode), Mode::Answering)
     }
@@ -201,8 +234,8 @@ impl<B: TrainBackend> Taped<B> {
     }
 
     /// The parameter of the tensors that are being stored, if they learn; `values` are their numbers.
-    fn parameter(&self, learnable: bool, decays: bool, values: impl FnOnce() -> Vec<f32>) -> Option<Arc<Parameter<B>>> {
-        let names = lock(&self.storing).clone();
+    fn parameter(&self, learnable: bool, kind: Kind, values: impl FnOnce() -> Vec<f32>) -> Option<Arc<Parameter<B>>> {
+        let names: Vec<String> = lock(&self.storing).iter().map(|(name, _)| name.clone()).collect();
         let chosen = names.iter().filter(|name| (self.selection)(name)).count();
         if chosen == 0 {
             return None;
@@ -220,7 +253,7 @@ impl<B: TrainBackend> Taped<B> {
         if let Some(known) = parameters.iter().find(|known| known.names() == names) {
             return Some(known.clone());
         }
-        let parameter = Arc::new(Parameter::new(&self.inner, names, &values(), decays));
+        let parameter = Arc::new(Parameter::new(&self.inner, names, &values(), kind));
         parameters.push(parameter.clone());
         Some(parameter)
     }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use smolvlm_kernels::TrainBackend;
 use smolvlm_kernels::packed::Arrangement;
 
+use super::adapter::Adapter;
 use crate::parameters::{Parameter, lock};
 
 /// A value that changes between steps only.
@@ -33,11 +34,17 @@ pub struct Weight<B: TrainBackend> {
     /// Made when a gradient first has to pass.
     transposed: Mutex<Option<Arc<B::Transposed>>>,
     pub(super) parameter: Option<Arc<Parameter<B>>>,
+    pub(super) adapter: Option<Arc<Adapter<B>>>,
 }
 
 impl<B: TrainBackend> Weight<B> {
     pub(super) fn new(weight: B::Weight, arrangement: Arrangement, parameter: Option<Arc<Parameter<B>>>) -> Self {
-        Self { value: Slot::new(weight), arrangement, transposed: Mutex::default(), parameter }
+        Self { value: Slot::new(weight), arrangement, transposed: Mutex::default(), parameter, adapter: None }
+    }
+
+    /// Whether anything in it learns.
+    pub(super) fn learns(&self) -> bool {
+        self.parameter.is_some() || self.adapter.is_some()
     }
 
     pub(super) fn transposed(&self, backend: &B) -> Arc<B::Transposed> {

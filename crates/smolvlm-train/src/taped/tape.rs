@@ -84,6 +84,15 @@ pub(super) struct Linear<B: TrainBackend> {
     pub(super) for_products: bool,
     /// Whether the result is logits, which are computed a few rows at a time, where they are compared with targets.
     pub(super) reported: bool,
+    /// Of an adapter's dropout, while learning.
+    pub(super) seed: Option<u64>,
+}
+
+/// What an operation keeps for its backward.
+pub(super) struct Kept<B: TrainBackend> {
+    pub(super) saved: B::Saved,
+    /// Between the two matrices of an adapter, scaled: `[rows, ranks]`.
+    pub(super) low: Option<B::Tensor>,
 }
 
 /// A patch embedding.
@@ -141,7 +150,7 @@ impl<B: TrainBackend> Op<B> {
             }
             Self::Linear(linear) => {
                 let bias = linear.bias.as_ref().is_some_and(|bias| bias.parameter.is_some());
-                bias || linear.weight.parameter.is_some() || linear.norm.as_ref().is_some_and(TapedNorm::learns)
+                bias || linear.weight.learns() || linear.norm.as_ref().is_some_and(TapedNorm::learns)
             }
             Self::Norm { norm, .. } => norm.learns(),
             _ => false,
@@ -150,13 +159,8 @@ impl<B: TrainBackend> Op<B> {
     }
 
     /// Computes it. What its backward needs is kept if asked for, where there is such a thing.
-    pub(super) fn run(
-        &self,
-        backend: &B,
-        mut inputs: Vec<Arc<B::Tensor>>,
-        keep: bool,
-    ) -> (B::Tensor, Option<B::Saved>) {
-        let kept = |(value, saved)| (value, Some(saved));
+    pub(super) fn run(&self, backend: &B, mut inputs: Vec<Arc<B::Tensor>>, keep: bool) -> (B::Tensor, Option<Kept<B>>) {
+        let kept = |(value, saved)| (value, Some(Kept { saved, low: None }));
         match self {
             Self::Embed { plan, table } => (backend.embed(plan, &table.value.get()), None),
             Self::Scatter { plan, .. } => {
@@ -167,9 +171,7 @@ impl<B: TrainBackend> Op<B> {
                 (backend.scatter_features(plan, x, &sources), None)
             }
             Self::PatchEmbed(embed) => (embed.run(backend), None),
-            Self::Linear(linear) => linear.with_args(&inputs[0], inputs.get(1).map(|x| &**x), |args| {
-                if keep { kept(backend.linear_keeping(args)) } else { (backend.linear(args), None) }
-            }),
+            Self::Linear(linear) => linear.run(backend, &inputs[0], inputs.get(1).map(|x| &**x), keep),
             Self::Norm { norm, .. } => (norm.with(|norm| backend.norm(&inputs[0], norm)), None),
             Self::TileAttention { tile_rows, heads, .. } => {
                 if keep {
@@ -191,6 +193,28 @@ impl<B: TrainBackend> Op<B> {
 }
 
 impl<B: TrainBackend> Linear<B> {
+    /// With an adapter, what it gives is added before the activation.
+    fn run(
+        &self,
+        backend: &B,
+        x: &B::Tensor,
+        residual: Option<&B::Tensor>,
+        keep: bool,
+    ) -> (B::Tensor, Option<Kept<B>>) {
+        let Some(adapter) = &self.weight.adapter else {
+            return self.with_args(x, residual, |args| {
+                if !keep {
+                    return (backend.linear(args), None);
+                }
+                let (value, saved) = backend.linear_keeping(args);
+                (value, Some(Kept { saved, low: None }))
+            });
+        };
+        let (low, addend) = adapter.run(backend, x, self.norm.as_ref(), self.seed);
+        let (value, saved) = self.with_args(x, residual, |args| backend.linear_adapted(args, &addend));
+        (value, keep.then_some(Kept { saved, low: Some(low) }))
+    }
+
     /// Calls `body` with its arguments as the wrapped backend takes them.
     pub(super) fn with_args<R>(
         &self,
@@ -231,22 +255,29 @@ pub(super) struct Node<B: TrainBackend> {
     pub(super) op: Op<B>,
     /// Its result, unless it is to be computed again.
     pub(super) value: Option<Arc<B::Tensor>>,
-    pub(super) saved: Option<B::Saved>,
+    pub(super) saved: Option<Kept<B>>,
 }
 
 /// A step's operations.
 pub(super) struct Tape<B: TrainBackend> {
     pub(super) nodes: Vec<Node<B>>,
     pub(super) recompute: Recompute,
+    seed: u64,
 }
 
 impl<B: TrainBackend> Tape<B> {
-    pub(super) fn new(recompute: Recompute) -> Self {
-        Self { nodes: Vec::new(), recompute }
+    pub(super) fn new(recompute: Recompute, seed: u64) -> Self {
+        Self { nodes: Vec::new(), recompute, seed }
+    }
+
+    /// That of the next operation: as far from its neighbours' as the golden ratio puts them.
+    pub(super) fn next_seed(&self) -> u64 {
+        let place = self.nodes.len() as u64 + 1;
+        (self.seed ^ place.wrapping_mul(0xD6E8_FEB8_6659_FD93)).wrapping_mul(0x9E37_79B9_7F4A_7C15)
     }
 
     /// Notes an operation and returns its number.
-    pub(super) fn push(&mut self, op: Op<B>, value: Option<Arc<B::Tensor>>, saved: Option<B::Saved>) -> usize {
+    pub(super) fn push(&mut self, op: Op<B>, value: Option<Arc<B::Tensor>>, saved: Option<Kept<B>>) -> usize {
         // No backward reads embeddings as they come from their table.
         let value = value.filter(|_| !matches!(op, Op::Embed { .. }));
         if self.recompute == Recompute::Blocks {

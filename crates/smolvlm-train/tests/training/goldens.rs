@@ -14,7 +14,7 @@ pub(crate) const PROJECTIONS: u64 = 64;
 /// The batches, in the order in which steps take them.
 pub(crate) const BATCHES: [&str; 3] = ["image", "two_images", "video"];
 
-fn folder() -> PathBuf {
+pub(crate) fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../goldens/tiny")
 }
 
@@ -71,7 +71,7 @@ impl Batch {
     }
 }
 
-fn f32s(file: &SafeTensors<'_>, name: &str) -> Vec<f32> {
+pub(crate) fn f32s(file: &SafeTensors<'_>, name: &str) -> Vec<f32> {
     let tensor = file.tensor(name).unwrap_or_else(|_| panic!("a tensor {name}"));
     tensor.data().as_chunks::<4>().0.iter().map(|word| f32::from_le_bytes(*word)).collect()
 }

@@ -2,5 +2,6 @@
 
 mod goldens;
 mod gradients;
+mod lora;
 mod saved;
 mod steps;

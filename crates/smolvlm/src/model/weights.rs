@@ -39,19 +39,17 @@ impl<'a, B: Backend> WeightsAt<'a, B> {
     /// Several vectors one after another.
     pub(super) fn vectors(&self, names: &[&str], len: usize) -> Result<B::Vector> {
         let parts: Vec<Vec<f32>> = names.iter().map(|name| self.numbers(name, &[len])).collect::<Result<_>>()?;
-        let names: Vec<String> = names.iter().map(|name| format!("{}{name}", self.prefix)).collect();
-        let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        Ok(self.backend.storing(&names, || self.backend.vector(&parts.concat())))
+        let lengths: Vec<(&str, usize)> = names.iter().map(|name| (*name, len)).collect();
+        Ok(self.storing(&lengths, || self.backend.vector(&parts.concat())))
     }
 
     /// Some rows of a small matrix `[rows, width]`, as activations; known by the matrix's name if they are all of it, in order.
     pub(super) fn rows(&self, name: &str, rows: &[usize], width: usize) -> Result<B::Tensor> {
         let table = self.numbers(name, &[rows.len(), width])?;
         let picked: Vec<f32> = rows.iter().flat_map(|row| &table[row * width..][..width]).copied().collect();
-        let name = format!("{}{name}", self.prefix);
         let whole = rows.iter().enumerate().all(|(i, row)| i == *row);
-        let names: &[&str] = if whole { &[&name] } else { &[] };
-        Ok(self.backend.storing(names, || self.backend.upload(rows.len(), width, &picked)))
+        let parts: &[(&str, usize)] = if whole { &[(name, rows.len())] } else { &[] };
+        Ok(self.storing(parts, || self.backend.upload(rows.len(), width, &picked)))
     }
 
     /// All numbers of a small tensor.
@@ -72,7 +70,7 @@ impl<'a, B: Backend> WeightsAt<'a, B> {
     /// Several matrices of one width as one, their outputs one after another.
     pub(super) fn stacked(&self, parts: &[(&str, usize)], inputs: usize) -> Result<B::Weight> {
         match self.stored(parts, inputs, Arrangement::Stacked)? {
-            Stored::Packed(matrix) => Ok(self.backend.packed(matrix)),
+            Stored::Packed(matrix) => Ok(self.storing(parts, || self.backend.packed(matrix))),
             Stored::Published(format) => self.pack(parts, inputs, |views| self.backend.pack(views, format)),
         }
     }
@@ -81,7 +79,7 @@ impl<'a, B: Backend> WeightsAt<'a, B> {
     pub(super) fn gate_up(&self, gate: &str, up: &str, outputs: usize, inputs: usize) -> Result<B::Weight> {
         let parts = [(gate, outputs), (up, outputs)];
         match self.stored(&parts, inputs, Arrangement::GateUp)? {
-            Stored::Packed(matrix) => Ok(self.backend.packed(matrix)),
+            Stored::Packed(matrix) => Ok(self.storing(&parts, || self.backend.packed(matrix))),
             Stored::Published(format) => {
                 self.pack(&parts, inputs, |views| self.backend.pack_gate_up(views[0], views[1], format))
             }
@@ -109,6 +107,14 @@ impl<'a, B: Backend> WeightsAt<'a, B> {
         self.checkpoint.packed(&name, shape).map(Stored::Packed)
     }
 
+    /// Stores what is made of parts below this place.
+    fn storing<T>(&self, parts: &[(&str, usize)], store: impl FnOnce() -> T) -> T {
+        let names = self.full_names(parts);
+        let parts: Vec<(&str, usize)> =
+            names.iter().zip(parts).map(|(name, (_, rows))| (name.as_str(), *rows)).collect();
+        self.backend.storing(&parts, store)
+    }
+
     fn full_names(&self, parts: &[(&str, usize)]) -> Vec<String> {
         parts.iter().map(|(name, _)| format!("{}{name}", self.prefix)).collect()
     }
@@ -124,7 +130,8 @@ impl<'a, B: Backend> WeightsAt<'a, B> {
             .map(|(tensor, (_, outputs))| view(*tensor, *outputs, inputs))
             .collect::<Result<_>>()?;
         // A tied head goes by its table's name.
-        let stored: Vec<&str> = tensors.iter().map(|tensor| tensor.name).collect();
+        let stored: Vec<(&str, usize)> =
+            tensors.iter().zip(parts).map(|(tensor, (_, outputs))| (tensor.name, *outputs)).collect();
         let packed = self.backend.storing(&stored, || pack(&views));
         names.iter().for_each(|name| self.checkpoint.release(name));
         Ok(packed)

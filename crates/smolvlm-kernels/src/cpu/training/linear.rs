@@ -8,7 +8,7 @@ use crate::cpu::lanes::nearest_bf16;
 use crate::cpu::linear::{Epilogue, before_activation, linear, prepare_rows};
 use crate::cpu::shared::SharedRows;
 use crate::cpu::tensor::{Stored, Tensor};
-use crate::cpu::weight::Weight;
+use crate::cpu::weight::{TURN, Weight};
 use crate::cpu::{CpuBackend, scratch};
 use crate::packed::Arrangement;
 use crate::training::LinearBackward;
@@ -23,8 +23,27 @@ pub(super) fn keeping(backend: &CpuBackend, args: LinearArgs<'_, CpuBackend>) ->
     if args.activation == Activation::Identity {
         return (backend.linear(args), Saved::default());
     }
+    activated(backend, args, None)
+}
+
+/// With no activation, the addend is a residual like any other.
+pub(super) fn adapted(backend: &CpuBackend, args: LinearArgs<'_, CpuBackend>, addend: &Tensor) -> (Tensor, Saved) {
+    if args.activation != Activation::Identity {
+        return activated(backend, args, Some(addend));
+    }
+    let sum = args
+        .residual
+        .map(|residual| super::rows::add(backend, super::rows::copy(backend, residual, 0..residual.rows()), addend));
+    let residual = Some(sum.as_ref().unwrap_or(addend));
+    (backend.linear(LinearArgs { residual, ..args }), Saved::default())
+}
+
+fn activated(backend: &CpuBackend, args: LinearArgs<'_, CpuBackend>, addend: Option<&Tensor>) -> (Tensor, Saved) {
     let gated = args.activation == Activation::SwiGlu;
-    let before = before_activation(backend, args.x, args.norm, args.weight, args.bias, gated);
+    let mut before = before_activation(backend, args.x, args.norm, args.weight, args.bias, gated);
+    if let Some(addend) = addend {
+        add_before(backend, &mut before, addend, gated);
+    }
     let width = if gated { args.weight.outputs() / 2 } else { args.weight.outputs() };
     let narrow = args.for_products && args.weight.format() != Format::F32;
     let mut out = backend.tensor(before.rows(), width, if narrow { Stored::Bf16 } else { Stored::F32 });
@@ -50,6 +69,27 @@ pub(super) fn keeping(backend: &CpuBackend, args: LinearArgs<'_, CpuBackend>) ->
     (out, Saved { before: Some(before) })
 }
 
+/// Adds rows to those of a product as it was written: of a gated layer, gates and ups to their turns.
+fn add_before(backend: &CpuBackend, before: &mut Tensor, addend: &Tensor, gated: bool) {
+    let (rows, width) = (before.rows(), before.width());
+    let shared = SharedRows::new(before);
+    by_rows(backend, rows, 0, |row, _| {
+        // SAFETY: each row is added to once.
+        let to = unsafe { shared.segment::<f32>(row, 0, width) };
+        let from: &[f32] = addend.row(row);
+        if !gated {
+            return backend.isa.rows.training().add(to, from);
+        }
+        let (gates, ups) = from.split_at(from.len() / 2);
+        let turns = to.chunks_mut(2 * TURN).zip(gates.chunks(TURN).zip(ups.chunks(TURN)));
+        for (panel, (gates, ups)) in turns {
+            let (to_gates, to_ups) = panel.split_at_mut(TURN);
+            to_gates.iter_mut().zip(gates).for_each(|(to, x)| *to += x);
+            to_ups.iter_mut().zip(ups).for_each(|(to, x)| *to += x);
+        }
+    });
+}
+
 /// Calls `body` for each row, with `width` numbers of working memory.
 fn by_rows(backend: &CpuBackend, rows: usize, width: usize, body: impl Fn(usize, &mut [f32]) + Sync) {
     backend.threads.run(rows.div_ceil(ROWS_AT_A_TIME), |task| {
@@ -61,7 +101,8 @@ fn by_rows(backend: &CpuBackend, rows: usize, width: usize, body: impl Fn(usize,
 }
 
 pub(super) fn backward(backend: &CpuBackend, args: LinearBackward<'_, CpuBackend>) -> Option<Tensor> {
-    let through = args.saved.before.as_ref().map(|before| slopes(backend, before, args.activation, args.dy));
+    let before = args.saved.before.as_ref().filter(|_| args.activation != Activation::Identity);
+    let through = before.map(|before| slopes(backend, before, args.activation, args.dy));
     let dy = through.as_ref().unwrap_or(args.dy);
     if let Some(gradient) = args.gradients.weight {
         let normed = args.norm.as_ref().map(|norm| {
@@ -83,7 +124,7 @@ pub(super) fn backward(backend: &CpuBackend, args: LinearBackward<'_, CpuBackend
 }
 
 /// The gradient of what an activation was applied to; gates before ups.
-fn slopes(backend: &CpuBackend, before: &Tensor, activation: Activation, dy: &Tensor) -> Tensor {
+pub(super) fn slopes(backend: &CpuBackend, before: &Tensor, activation: Activation, dy: &Tensor) -> Tensor {
     let width = if activation == Activation::SwiGlu { 2 * dy.width() } else { dy.width() };
     let mut out = backend.tensor(dy.rows(), width, Stored::F32);
     let shared = SharedRows::new(&mut out);

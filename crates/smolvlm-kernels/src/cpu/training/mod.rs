@@ -15,10 +15,10 @@ pub use numbers::Floats;
 use super::tensor::Tensor;
 use super::weight::{Table, Weight};
 use super::{Cache, CpuBackend, Plan, patch};
-use crate::backend::{Backend, CacheShape, LinearArgs, Norm, PAGE_TOKENS, Segment, TokenBatch};
+use crate::backend::{Activation, Backend, CacheShape, LinearArgs, Norm, PAGE_TOKENS, Segment, TokenBatch};
 use crate::packed::Arrangement;
 use crate::training::{
-    AdamW, AttentionBackward, HeadCounts, LinearBackward, NormGradients, PatchGradients, Rope, TrainBackend,
+    AdamW, AttentionBackward, Dropout, HeadCounts, LinearBackward, NormGradients, PatchGradients, Rope, TrainBackend,
 };
 use crate::view::Format;
 
@@ -88,6 +88,19 @@ impl TrainBackend for CpuBackend {
 
     fn linear_keeping(&self, args: LinearArgs<'_, Self>) -> (Tensor, Saved) {
         linear::keeping(self, args)
+    }
+
+    fn linear_adapted(&self, args: LinearArgs<'_, Self>, addend: &Tensor) -> (Tensor, Saved) {
+        linear::adapted(self, args, addend)
+    }
+
+    fn activation_backward(&self, activation: Activation, saved: &Saved, dy: &Tensor) -> Option<Tensor> {
+        let before = saved.before.as_ref().filter(|_| activation != Activation::Identity);
+        before.map(|before| linear::slopes(self, before, activation, dy))
+    }
+
+    fn dropout(&self, x: Tensor, dropout: Dropout) -> Tensor {
+        rows::dropout(self, x, dropout)
     }
 
     fn linear_backward(&self, args: LinearBackward<'_, Self>) -> Option<Tensor> {
@@ -198,6 +211,10 @@ impl TrainBackend for CpuBackend {
 
     fn norm_of_all(&self, parts: &[&Floats]) -> f64 {
         optimizer::norm_of_all(self, parts)
+    }
+
+    fn multiply(&self, to: &mut Floats, by: &Floats) {
+        to.iter_mut().zip(by.iter()).for_each(|(to, by)| *to *= by);
     }
 
     fn adamw(&self, step: &AdamW, master: &mut Floats, gradient: &Floats, first: &mut Floats, second: &mut Floats) {

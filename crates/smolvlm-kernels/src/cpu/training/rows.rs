@@ -7,6 +7,7 @@ use crate::backend::FeatureRow;
 use crate::cpu::CpuBackend;
 use crate::cpu::shared::SharedRows;
 use crate::cpu::tensor::{Stored, Tensor};
+use crate::training::Dropout;
 
 /// Columns of a task, where rows meet and columns do not.
 const COLUMNS: usize = 64;
@@ -117,4 +118,16 @@ fn zeros(backend: &CpuBackend, rows: usize, width: usize) -> Tensor {
     let mut out = backend.tensor(rows, width, Stored::F32);
     (0..rows).for_each(|row| out.row_mut::<f32>(row).fill(0.0));
     out
+}
+
+pub(super) fn dropout(backend: &CpuBackend, mut x: Tensor, dropout: Dropout) -> Tensor {
+    let (rows, width) = (x.rows(), x.width());
+    let shared = SharedRows::new(&mut x);
+    backend.threads.run(rows, |row| {
+        // SAFETY: each row is one task.
+        let numbers = unsafe { shared.segment::<f32>(row, 0, width) };
+        let places = (row * width) as u64..;
+        numbers.iter_mut().zip(places).for_each(|(x, place)| *x *= dropout.multiplier(place));
+    });
+    x
 }
