@@ -20,7 +20,8 @@ fn recorded() -> AdapterFile {
 /// A model of which adapters alone learn.
 fn adapted<B: TrainBackend>(backend: B, lora: LoraOptions, format: Format, recompute: Recompute) -> Learner<B> {
     let selection = Box::new(|_: &str| false);
-    let options = LearnerOptions { format, lora: Some(lora), selection, recompute, ..LearnerOptions::default() };
+    // Draws depend on which tiles are computed together.
+    let options = LearnerOptions { format, lora: Some(lora), selection, recompute, tiles: 2 };
     Learner::load(backend, &checkpoint(), options).expect("a model with adapters")
 }
 
