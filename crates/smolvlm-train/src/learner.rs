@@ -164,8 +164,8 @@ impl<B: TrainBackend> Learner<B> {
 }
 
 fn check(examples: &[Example], config: &ModelConfig) -> Result<()> {
-    let numbered = examples.iter().enumerate();
-    numbered.map(|(i, example)| example.check(config).map_err(|error| error.at(format!("example {i}")))).collect()
+    let mut numbered = examples.iter().enumerate();
+    numbered.try_for_each(|(i, example)| example.check(config).map_err(|error| error.at(format!("example {i}"))))
 }
 
 fn machine(error: BackendError) -> Error {

@@ -212,19 +212,19 @@ fn write_weights<B: TrainBackend>(
     File::open(path).and_then(|file| file.sync_all()).map_err(|error| failed(path, "written", error))
 }
 
+/// The parameter of a learned tensor, and its first number there.
+type Places<B> = HashMap<String, (Arc<Parameter<B>>, usize)>;
+
 /// What is different from the source.
 struct Learned<'a, B: TrainBackend> {
     backend: Option<&'a B>,
-    places: HashMap<String, (Arc<Parameter<B>>, usize)>,
+    places: Places<B>,
     adapters: Vec<LoraMatrices>,
     scaling: f64,
 }
 
 /// Which numbers of which parameter each learned tensor is.
-fn places<B: TrainBackend>(
-    source: &Checkpoint,
-    parameters: &[Arc<Parameter<B>>],
-) -> Result<HashMap<String, (Arc<Parameter<B>>, usize)>> {
+fn places<B: TrainBackend>(source: &Checkpoint, parameters: &[Arc<Parameter<B>>]) -> Result<Places<B>> {
     let mut places = HashMap::new();
     for parameter in parameters.iter().filter(|parameter| parameter.kind() != Kind::Adapter) {
         let mut first = 0;

@@ -20,6 +20,9 @@ const FORMAT: &str = "smolvlm-training-state 1";
 /// Between the names of tensors that are one parameter.
 const JOINT: &str = "+";
 
+/// Fetches some numbers.
+type Read<'a> = Box<dyn Fn() -> Vec<f32> + 'a>;
+
 /// Numbers that are fetched when they are written.
 struct Numbers<F> {
     shape: [usize; 1],
@@ -54,7 +57,7 @@ fn name_of<B: TrainBackend>(parameter: &Parameter<B>) -> String {
 /// [`Input`](ErrorKind::Input) when the file cannot be written.
 pub(crate) fn write<B: TrainBackend>(path: &Path, taped: &Taped<B>, optimizer: &Optimizer<B>) -> Result<()> {
     let (backend, parameters) = (taped.inner(), taped.parameters());
-    let mut tensors: Vec<(String, Numbers<Box<dyn Fn() -> Vec<f32> + '_>>)> = Vec::new();
+    let mut tensors: Vec<(String, Numbers<Read<'_>>)> = Vec::new();
     let mut metadata = HashMap::from([("format".to_owned(), FORMAT.to_owned())]);
     for (parameter, moments) in parameters.iter().zip(&optimizer.moments) {
         let (name, shape) = (name_of(parameter), [parameter.len()]);

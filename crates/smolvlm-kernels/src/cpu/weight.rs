@@ -149,7 +149,11 @@ impl Weight {
             let first = panel * PANEL;
             let count = PANEL.min(outputs - first);
             pack_columns(format, inputs, target, |input, to| {
-                to[..count].copy_from_slice(&numbers[input * outputs + first..][..count]);
+                let row = &numbers[input * outputs + first..];
+                match row.first_chunk() {
+                    Some(row) if count == PANEL => *to = *row,
+                    _ => to[..count].copy_from_slice(&row[..count]),
+                }
             });
         });
     }

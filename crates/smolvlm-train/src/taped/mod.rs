@@ -40,7 +40,13 @@ pub struct Taped<B: TrainBackend> {
     refused: Mutex<Option<String>>,
     mode: Mutex<Mode<B>>,
     /// Angles as the wrapped backend takes them, made when it first answers.
-    rope: Mutex<Option<(Arc<Vector<B>>, Arc<RopeTable<B>>)>>,
+    rope: Mutex<Option<KnownRope<B>>>,
+}
+
+/// Angles, and which ones they were made of.
+struct KnownRope<B: TrainBackend> {
+    cos: Arc<Vector<B>>,
+    inner: Arc<RopeTable<B>>,
 }
 
 /// What a step is for.
@@ -222,14 +228,12 @@ impl<B: TrainBackend> Taped<B> {
     /// Angles, which do not learn, as the wrapped backend takes them.
     fn inner_rope(&self, rope: &RopeTable<Self>) -> Arc<RopeTable<B>> {
         let mut known = lock(&self.rope);
-        if let Some((cos, inner)) = known.as_ref()
-            && Arc::ptr_eq(cos, &rope.cos)
-        {
-            return inner.clone();
+        if let Some(known) = known.as_ref().filter(|known| Arc::ptr_eq(&known.cos, &rope.cos)) {
+            return known.inner.clone();
         }
         let again = |vector: &Vector<B>| self.inner.vector(&vector.constant);
         let inner = Arc::new(RopeTable { cos: again(&rope.cos), sin: again(&rope.sin) });
-        *known = Some((rope.cos.clone(), inner.clone()));
+        *known = Some(KnownRope { cos: rope.cos.clone(), inner: inner.clone() });
         inner
     }
 

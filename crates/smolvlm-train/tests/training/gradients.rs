@@ -163,15 +163,16 @@ fn an_evaluation_gives_the_loss_and_no_gradient() {
 
 #[test]
 fn examples_that_do_not_fit_the_model_are_refused_by_name() {
+    type Damage = fn(&mut smolvlm_train::Example);
     let mut learner = learner(1, LearnerOptions::default());
     let good = Batch::read("image").examples.swap_remove(0);
-    let broken: [(&str, Box<dyn Fn(&mut smolvlm_train::Example)>); 6] = [
-        ("token ids below 512, found 512", Box::new(|example| example.ids[3] = 512)),
-        ("a weight for each of", Box::new(|example| example.weights.truncate(3))),
-        ("weights of at least 0, found NaN", Box::new(|example| example.weights[3] = f32::NAN)),
-        ("image tokens for", Box::new(|example| drop(example.tiles[0].rgb.pop()))),
-        ("bytes of a tile", Box::new(|example| example.tiles[0].rgb[0].truncate(5))),
-        ("1 to 8192 tokens, found 0", Box::new(|example| example.ids.clear())),
+    let broken: [(&str, Damage); 6] = [
+        ("token ids below 512, found 512", |example| example.ids[3] = 512),
+        ("a weight for each of", |example| example.weights.truncate(3)),
+        ("weights of at least 0, found NaN", |example| example.weights[3] = f32::NAN),
+        ("image tokens for", |example| drop(example.tiles[0].rgb.pop())),
+        ("bytes of a tile", |example| example.tiles[0].rgb[0].truncate(5)),
+        ("1 to 8192 tokens, found 0", |example| example.ids.clear()),
     ];
     for (message, damage) in broken {
         let mut example = good.clone();

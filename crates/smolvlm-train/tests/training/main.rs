@@ -1,5 +1,6 @@
 //! Training on the tiny reference checkpoint, against what PyTorch made of it (`goldens/tiny/training`).
 
+mod answers;
 mod goldens;
 mod gradients;
 mod lora;

@@ -192,28 +192,27 @@ impl TrainKernels {
     }
 }
 
-/// Calls `body` for every 16 numbers of a row; the last ones are filled up with zeros.
+/// Calls `body` for every 16 numbers of a row; the last ones overlap those before, or are filled up with zeros. There is one
+/// call, so that it is compiled for the instruction set of its surroundings.
 #[inline(always)]
 fn by_lanes<const N: usize>(inputs: [&[f32]; N], out: &mut [f32], body: impl Fn([&Lanes; N]) -> Lanes) {
-    let whole = out.len() / LANES * LANES;
-    let (chunks, tail) = out.split_at_mut(whole);
-    for (i, out) in chunks.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
-        let mut lanes = [&[0.0; LANES]; N];
+    let len = out.len();
+    let (mut padded, mut short) = ([[0.0; LANES]; N], [0.0; LANES]);
+    if len < LANES {
         for input in 0..N {
-            lanes[input] = &inputs[input].as_chunks::<LANES>().0[i];
+            padded[input][..len].copy_from_slice(inputs[input]);
         }
-        *out = body(lanes);
     }
-    if !tail.is_empty() {
-        let mut padded = [[0.0; LANES]; N];
-        for input in 0..N {
-            padded[input][..tail.len()].copy_from_slice(&inputs[input][whole..]);
-        }
+    for i in 0..len.div_ceil(LANES) {
+        let start = (i * LANES).min(len.saturating_sub(LANES));
         let mut lanes = [&[0.0; LANES]; N];
         for input in 0..N {
-            lanes[input] = &padded[input];
+            lanes[input] = inputs[input][start..].first_chunk().unwrap_or(&padded[input]);
         }
-        tail.copy_from_slice(&body(lanes)[..tail.len()]);
+        *out[start..].first_chunk_mut().unwrap_or(&mut short) = body(lanes);
+    }
+    if len < LANES {
+        out.copy_from_slice(&short[..len]);
     }
 }
 
@@ -242,7 +241,11 @@ fn gelu_backward<I: Isa>(x: &[f32], dy: &[f32], out: &mut [f32]) {
 fn swiglu_row<I: Isa>(x: &[f32], out: &mut [f32]) {
     for (panel, out) in x.as_chunks::<PANEL>().0.iter().zip(out.chunks_mut(LANES)) {
         let [gates, ups] = panel.as_chunks::<LANES>().0 else { unreachable!("a panel has two halves") };
-        out.copy_from_slice(&swiglu::<I>(gates, ups)[..out.len()]);
+        let opened = swiglu::<I>(gates, ups);
+        match out.first_chunk_mut() {
+            Some(out) => *out = opened,
+            None => out.copy_from_slice(&opened[..out.len()]),
+        }
     }
 }
 
@@ -253,14 +256,22 @@ fn swiglu_backward<I: Isa>(x: &[f32], dy: &[f32], out: &mut [f32]) {
     for ((panel, dy), (to_gates, to_ups)) in x.as_chunks::<PANEL>().0.iter().zip(dy.chunks(LANES)).zip(outputs) {
         let [gates, ups] = panel.as_chunks::<LANES>().0 else { unreachable!("a panel has two halves") };
         let mut slopes = [0.0; LANES];
-        slopes[..dy.len()].copy_from_slice(dy);
+        match dy.first_chunk::<LANES>() {
+            Some(dy) => slopes = *dy,
+            None => slopes[..dy.len()].copy_from_slice(dy),
+        }
         let (open, mut by_gate, mut by_up) = (sigmoid::<I>(gates), slopes, slopes);
         for i in 0..LANES {
             by_gate[i] *= ups[i] * open[i] * multiply_add::<I>(gates[i], 1.0 - open[i], 1.0);
             by_up[i] *= gates[i] * open[i];
         }
-        to_gates.copy_from_slice(&by_gate[..dy.len()]);
-        to_ups.copy_from_slice(&by_up[..dy.len()]);
+        match (to_gates.first_chunk_mut(), to_ups.first_chunk_mut()) {
+            (Some(to_gates), Some(to_ups)) => (*to_gates, *to_ups) = (by_gate, by_up),
+            _ => {
+                to_gates.copy_from_slice(&by_gate[..dy.len()]);
+                to_ups.copy_from_slice(&by_up[..dy.len()]);
+            }
+        }
     }
 }
 

@@ -29,7 +29,7 @@ pub(super) fn tiles(
     let dim = qkv.width() / (3 * heads);
     let mut out = backend.tensor(qkv.rows(), qkv.width(), Stored::F32);
     let shared = SharedRows::new(&mut out);
-    let count = if tile_rows == 0 { 0 } else { qkv.rows() / tile_rows };
+    let count = qkv.rows().checked_div(tile_rows).unwrap_or(0);
     backend.threads.run(count * heads, |task| {
         let (tile, head) = (task / heads, task % heads);
         let group = Group {

@@ -6,6 +6,7 @@ use crate::aligned::numbers_mut;
 use crate::backend::{Activation, Backend, LinearArgs};
 use crate::cpu::lanes::nearest_bf16;
 use crate::cpu::linear::{Epilogue, before_activation, linear, prepare_rows};
+use crate::cpu::matmul::PANEL;
 use crate::cpu::shared::SharedRows;
 use crate::cpu::tensor::{Stored, Tensor};
 use crate::cpu::weight::{TURN, Weight};
@@ -159,7 +160,7 @@ pub(super) fn add_weight_gradient(
         (x.rows(), x.width()),
         format,
         |row, first, out| match x.stored() {
-            Stored::F32 => out.copy_from_slice(&x.row(row)[first..first + out.len()]),
+            Stored::F32 => copy_panel(&x.row(row)[first..], out),
             _ => x.widen(row, first, out),
         },
     );
@@ -170,6 +171,15 @@ pub(super) fn add_weight_gradient(
         // SAFETY: each row is added to once.
         backend.isa.rows.training().add(unsafe { gradient.segment(row, 0, x.width()) }, product.row(row));
     });
+}
+
+/// The first numbers of a row, nearly always as many as a panel has.
+#[inline(always)]
+fn copy_panel(from: &[f32], out: &mut [f32]) {
+    match (from.first_chunk::<PANEL>(), out.first_chunk_mut::<PANEL>()) {
+        (Some(from), Some(out)) => *out = *from,
+        _ => out.copy_from_slice(&from[..out.len()]),
+    }
 }
 
 /// Columns of `x` as rows, rounded as products take them.
@@ -183,14 +193,22 @@ fn transposed_rows(backend: &CpuBackend, x: &Tensor, format: Format) -> Tensor {
             let mut square = [[0.0; SQUARE]; SQUARE];
             let count = SQUARE.min(x.rows() - first);
             for (i, square) in square.iter_mut().enumerate().take(count) {
-                square[..columns.len()].copy_from_slice(&x.row(first + i)[columns.clone()]);
+                let row: &[f32] = x.row(first + i);
+                match row[columns.start..].first_chunk() {
+                    Some(numbers) => *square = *numbers,
+                    None => square[..columns.len()].copy_from_slice(&row[columns.clone()]),
+                }
             }
             for (j, column) in columns.clone().enumerate() {
                 let line: [f32; SQUARE] = std::array::from_fn(|i| square[i][j]);
                 // SAFETY: each part of each row is written once.
                 unsafe {
                     if stored == Stored::F32 {
-                        shared.segment(column, first, count).copy_from_slice(&line[..count]);
+                        let to = shared.segment::<f32>(column, first, count);
+                        match to.first_chunk_mut() {
+                            Some(to) => *to = line,
+                            None => to.copy_from_slice(&line[..count]),
+                        }
                     } else {
                         let to = shared.segment::<u16>(column, first, count);
                         to.iter_mut().zip(line).for_each(|(to, x)| *to = nearest_bf16(x));
@@ -245,6 +263,6 @@ pub(super) fn transposed(backend: &CpuBackend, weight: &Weight, arrangement: Arr
         &backend.buffers,
         (outputs, inputs),
         weight.format().of_attention(),
-        |output, first, out| out.copy_from_slice(&numbers[output * inputs + first..][..out.len()]),
+        |output, first, out| copy_panel(&numbers[output * inputs + first..][..inputs - first], out),
     )
 }
