@@ -86,7 +86,7 @@ macro_rules! stamp {
             unsafe fn quantise(x: &[f32], out: &mut [u8]) -> f32 { super::quantise(x, out) }
             $(#[target_feature(enable = $features)])?
             unsafe fn expand_q4(panel: &[u8], chunks: usize, out: &mut [u8]) {
-                super::super::weight::expand_q4(panel, chunks, out)
+                super::super::panel::expand_q4(panel, chunks, out)
             }
             $(#[target_feature(enable = $features)])?
             unsafe fn softmax(softmax: &mut Softmax<'_>, out: &mut [f32], stride: usize) {

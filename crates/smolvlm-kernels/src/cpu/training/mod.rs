@@ -12,8 +12,9 @@ use std::ops::Range;
 
 pub use numbers::Floats;
 
+use super::table::Table;
 use super::tensor::Tensor;
-use super::weight::{Table, Weight};
+use super::weight::Weight;
 use super::{Cache, CpuBackend, Plan, patch};
 use crate::backend::{Activation, Backend, CacheShape, LinearArgs, Norm, PAGE_TOKENS, Segment, TokenBatch};
 use crate::packed::Arrangement;

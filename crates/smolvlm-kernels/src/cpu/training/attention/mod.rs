@@ -4,15 +4,20 @@
 //! dP))`, `dQ = dS K`, `dK = dSᵀ Q`, `dV = Pᵀ dO`. Blocks of queries are taken in order, each against all keys it sees, so every
 //! sum runs over queries, or keys, in order.
 
+mod block;
+mod memory;
+
 use super::Floats;
-use crate::aligned::{bytes, numbers_mut};
+use crate::aligned::numbers_mut;
 use crate::backend::Segment;
 use crate::cpu::cache::MOST_HEAD_DIM;
-use crate::cpu::matmul::{CHUNK, Dot, PANEL, Panels, Rows, STEP, Session, TILE_ROWS, Tile};
+use crate::cpu::matmul::{CHUNK, PANEL, Tile};
 use crate::cpu::shared::SharedRows;
 use crate::cpu::tensor::{Stored, Tensor};
 use crate::cpu::{CpuBackend, scratch};
 use crate::training::{AttentionBackward, HeadCounts, Rope};
+use block::QueryBlock;
+use memory::{Memory, Sizes};
 
 /// Queries of a block, a whole number of chunks of the products that run along them.
 const BLOCK: usize = 32;
@@ -103,64 +108,6 @@ struct Group<'a> {
     value: usize,
     /// Causal attention turns queries and keys, and each query sees its own key and those before it.
     rope: Option<Turn<'a>>,
-}
-
-/// Matrices of one head in the two forms that products take: rows, and panels.
-struct Sizes {
-    rows: usize,
-    /// Numbers of a row of `d`, filled up to chunks.
-    width: usize,
-    /// Rows filled up to whole panels.
-    padded: usize,
-    /// Panels of `d` numbers.
-    wide: usize,
-}
-
-impl Sizes {
-    fn of(rows: usize, dim: usize) -> Self {
-        Self {
-            rows,
-            width: dim.next_multiple_of(IN_CHUNK),
-            padded: rows.next_multiple_of(PANEL),
-            wide: dim.div_ceil(PANEL),
-        }
-    }
-
-    /// `[rows, width]`, with rows to spare for kernels that read several at a time.
-    fn matrix(&self) -> usize {
-        self.padded * self.width
-    }
-
-    /// Rows as outputs: `[row panels, width steps, 32]`.
-    fn across(&self) -> usize {
-        self.padded * self.width
-    }
-
-    /// Rows as inputs: `[panels of d, padded rows as steps, 32]`.
-    fn along(&self) -> usize {
-        self.wide * self.padded * PANEL
-    }
-
-    /// Tiles of one accumulated gradient.
-    fn tiles(&self, kernel_rows: usize) -> usize {
-        self.rows.div_ceil(kernel_rows) * self.wide
-    }
-}
-
-/// A head's numbers as they lie in scratch memory.
-struct Memory<'m> {
-    rows: &'m mut [f32],
-    slopes: &'m mut [f32],
-    keys_across: &'m mut [f32],
-    values_across: &'m mut [f32],
-    keys_along: &'m mut [f32],
-    queries_along: &'m mut [f32],
-    slopes_along: &'m mut [f32],
-    /// `[BLOCK, padded rows]` each.
-    weights: &'m mut [f32],
-    scores: &'m mut [f32],
-    /// `[padded rows, BLOCK]`.
-    turned: &'m mut [f32],
 }
 
 impl Group<'_> {
@@ -287,156 +234,6 @@ impl Group<'_> {
                 self.backend.isa.rows.rotate(&numbers[..self.dim], cos, back, to);
             }
             None => to.copy_from_slice(&numbers[..self.dim]),
-        }
-    }
-}
-
-impl<'m> Memory<'m> {
-    fn cut(sizes: &Sizes, mut rest: &'m mut [f32]) -> Self {
-        let mut take = |count: usize| {
-            let (first, later) = std::mem::take(&mut rest).split_at_mut(count);
-            rest = later;
-            first
-        };
-        Self {
-            rows: take(sizes.matrix()),
-            slopes: take(sizes.matrix()),
-            keys_across: take(sizes.across()),
-            values_across: take(sizes.across()),
-            keys_along: take(sizes.along()),
-            queries_along: take(sizes.along()),
-            slopes_along: take(sizes.along()),
-            weights: take(BLOCK * sizes.padded),
-            scores: take(BLOCK * sizes.padded),
-            turned: take(BLOCK * sizes.padded),
-        }
-    }
-}
-
-impl Sizes {
-    fn put_across(&self, panels: &mut [f32], row: usize, numbers: &[f32]) {
-        let panel = &mut panels[row / PANEL * self.width * PANEL..][..self.width * PANEL];
-        for (step, number) in panel.as_chunks_mut::<PANEL>().0.iter_mut().zip(numbers) {
-            step[row % PANEL] = *number;
-        }
-    }
-
-    fn put_along(&self, panels: &mut [f32], row: usize, numbers: &[f32]) {
-        for (panel, numbers) in panels.chunks_mut(self.padded * PANEL).zip(numbers.chunks(PANEL)) {
-            panel[row * PANEL..][..numbers.len()].copy_from_slice(numbers);
-        }
-    }
-}
-
-/// A block of queries of one head.
-struct QueryBlock<'a> {
-    group: &'a Group<'a>,
-    sizes: &'a Sizes,
-    session: &'a Session<'a>,
-    kernel_rows: usize,
-    head: usize,
-    first: usize,
-    rows: usize,
-    /// Whether keys and values already have gradients of other blocks.
-    add: bool,
-}
-
-impl QueryBlock<'_> {
-    /// How many keys a query sees.
-    fn seen(&self, row: usize) -> usize {
-        if self.group.rope.is_some() { self.first + row + 1 } else { self.sizes.rows }
-    }
-
-    fn backward(
-        &self,
-        memory: &mut Memory<'_>,
-        keys: &mut [Tile],
-        values: &mut [Tile],
-        working: &mut [Tile],
-        out: &SharedRows<'_>,
-    ) {
-        let (sizes, padded) = (self.sizes, self.sizes.padded);
-        let rows = self.first * sizes.width..(self.first + BLOCK) * sizes.width;
-        self.across(&memory.rows[rows.clone()], memory.keys_across, working, memory.weights);
-        self.across(&memory.slopes[rows], memory.values_across, working, memory.scores);
-        let kernels = self.group.backend.isa.rows.training();
-        let scale = (self.group.dim as f32).powf(-0.5);
-        for row in 0..BLOCK {
-            let (weights, slopes) =
-                (&mut memory.weights[row * padded..][..padded], &mut memory.scores[row * padded..][..padded]);
-            let seen = if row < self.rows { self.seen(row) } else { 0 };
-            if seen > 0 {
-                kernels.attention_backward(&mut weights[..seen], &mut slopes[..seen], scale);
-            }
-            weights[seen..].fill(0.0);
-            slopes[seen..].fill(0.0);
-        }
-        let reach = self.seen(self.rows - 1);
-        turn(memory.weights, padded, reach, memory.turned);
-        self.along(memory.turned, memory.slopes_along, reach, values);
-        turn(memory.scores, padded, reach, memory.turned);
-        self.along(memory.turned, memory.queries_along, reach, keys);
-        self.queries(memory, reach, working, out);
-    }
-
-    /// `a · bᵀ` for the keys in reach, `[BLOCK, padded]`.
-    fn across(&self, a: &[f32], b: &[f32], working: &mut [Tile], out: &mut [f32]) {
-        let (sizes, panels) = (self.sizes, self.seen(self.rows - 1).div_ceil(PANEL));
-        for first in (0..self.rows).step_by(self.kernel_rows) {
-            let count = self.kernel_rows.min(self.rows - first);
-            let rows = Rows { bytes: bytes(&a[first * sizes.width..]), stride: sizes.width * STEP, count };
-            let operand = Panels { bytes: bytes(b), stride: sizes.width * PANEL * STEP, count: panels };
-            self.session.multiply(Dot::F32, rows, operand, sizes.width / IN_CHUNK, working, false);
-            for row in 0..count {
-                let out = &mut out[(first + row) * sizes.padded..][..panels * PANEL];
-                for (out, tile) in out.as_chunks_mut::<PANEL>().0.iter_mut().zip(&*working) {
-                    *out = tile.0[row];
-                }
-            }
-        }
-    }
-
-    /// Adds `turned · b` to the gradients of the keys in reach: `turned` is `[keys, BLOCK]`, `b` this block's rows of what lies
-    /// along.
-    fn along(&self, turned: &[f32], b: &[f32], reach: usize, gradients: &mut [Tile]) {
-        let sizes = self.sizes;
-        let panels =
-            Panels { bytes: bytes(&b[self.first * PANEL..]), stride: sizes.padded * PANEL * STEP, count: sizes.wide };
-        // What no earlier block reached has no gradient yet: all keys are taken by the first.
-        let reach = if self.add { reach } else { sizes.rows };
-        for (first, tiles) in (0..reach).step_by(self.kernel_rows).zip(gradients.chunks_mut(sizes.wide)) {
-            let count = self.kernel_rows.min(sizes.rows - first);
-            let rows = Rows { bytes: bytes(&turned[first * BLOCK..]), stride: BLOCK * STEP, count };
-            self.session.multiply(Dot::F32, rows, panels, BLOCK / IN_CHUNK, tiles, self.add);
-        }
-    }
-
-    /// Writes the gradient of the queries.
-    fn queries(&self, memory: &Memory<'_>, reach: usize, working: &mut [Tile], out: &SharedRows<'_>) {
-        let sizes = self.sizes;
-        let panels = Panels { bytes: bytes(memory.keys_along), stride: sizes.padded * PANEL * STEP, count: sizes.wide };
-        for first in (0..self.rows).step_by(self.kernel_rows) {
-            let count = self.kernel_rows.min(self.rows - first);
-            let scores = bytes(&memory.scores[first * sizes.padded..]);
-            let rows = Rows { bytes: scores, stride: sizes.padded * STEP, count };
-            self.session.multiply(Dot::F32, rows, panels, reach.div_ceil(IN_CHUNK), working, false);
-            for row in 0..count {
-                let (tiles, turn) = (&working[..sizes.wide], self.group.rope);
-                self.group.write(self.first + first + row, self.head, tiles, row, turn, out);
-            }
-        }
-    }
-}
-
-/// The first `columns` columns of a block of rows, and those up to a whole tile, as rows of `BLOCK` numbers.
-fn turn(block: &[f32], stride: usize, columns: usize, out: &mut [f32]) {
-    out[columns * BLOCK..].fill(0.0);
-    let columns = columns.next_multiple_of(TILE_ROWS).min(stride);
-    for first in (0..columns).step_by(IN_CHUNK) {
-        for row in 0..BLOCK {
-            for (i, number) in block[row * stride + first..][..IN_CHUNK].iter().enumerate() {
-                out[(first + i) * BLOCK + row] = *number;
-            }
         }
     }
 }
