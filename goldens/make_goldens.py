@@ -3,6 +3,7 @@
 
     python goldens/make_goldens.py --out goldens/tiny                      # what is committed
     python goldens/make_goldens.py --out DIR --seed 7                      # the same cases on fresh weights
+    python goldens/make_goldens.py --out goldens/tiny --training-only      # losses and gradients, of cases that are there
     python goldens/make_goldens.py --out DIR --size 256m --tokenizer tokenizer.json    # a checkpoint folder, nothing else
 
 README.md beside this file says what the files hold.
@@ -10,6 +11,7 @@ README.md beside this file says what the files hold.
 
 import argparse
 import importlib.metadata
+import json
 import shutil
 import time
 from pathlib import Path
@@ -20,7 +22,7 @@ from reference.checkpoint import write_checkpoint
 from reference.files import sha256, write_json
 from reference.sizes import SIZES
 
-PACKAGES = ("transformers", "torch", "torchvision", "torchcodec", "tokenizers", "safetensors", "pillow", "av", "num2words",
+PACKAGES = ("transformers", "peft", "torch", "torchvision", "torchcodec", "tokenizers", "safetensors", "pillow", "av", "num2words",
             "jinja2", "numpy")
 
 
@@ -28,6 +30,10 @@ def main() -> None:
     args = _arguments()
     torch.set_num_threads(1)
     started = time.perf_counter()
+    if args.training_only:
+        _write_training(args.out)
+        _note_training(args.out)
+        return
     only = args.checkpoint_only or args.size != "tiny"
     folder = args.out if only else args.out / "checkpoint"
     parameters = write_checkpoint(folder, SIZES[args.size], args.seed, args.dtype, args.tokenizer)
@@ -45,6 +51,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--size", choices=SIZES, default="tiny", help="the published sizes imply --checkpoint-only")
     parser.add_argument("--dtype", choices=("f32", "bf16"), default="f32", help="of the weights on disk")
     parser.add_argument("--tokenizer", type=Path, help="a tokenizer.json to copy instead of training a small one")
+    parser.add_argument("--training-only", action="store_true", help="replace training/ of goldens that are there, and nothing else")
     parser.add_argument("--checkpoint-only", action="store_true", help="write the checkpoint into DIR itself, and nothing else")
     return parser.parse_args()
 
@@ -68,6 +75,25 @@ def _write_goldens(out: Path) -> None:
         info = recorder.record_batch(name, [cases[c] for c in members])
         print(f"  {name:34} tokens as alone: {info['same_tokens_alone']}")
     write_extras(out, recorder.exact)
+    _write_training(out)
+
+
+def _write_training(out: Path) -> None:
+    from reference.training import write_adapter, write_training
+
+    shutil.rmtree(out / "training", ignore_errors=True)
+    write_training(out)
+    write_adapter(out)
+
+
+def _note_training(out: Path) -> None:
+    """Brings the manifest's digests of training/ up to date."""
+    manifest = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
+    files = {str(p.relative_to(out)): sha256(p) for p in sorted((out / "training").rglob("*")) if p.is_file()}
+    others = {name: digest for name, digest in manifest["sha256"].items() if not name.startswith("training/")}
+    manifest["sha256"] = dict(sorted((others | files).items()))
+    manifest["bytes"] = sum((out / name).stat().st_size for name in manifest["sha256"])
+    write_json(out / "manifest.json", manifest)
 
 
 def _write_manifest(args: argparse.Namespace, parameters: int) -> None:

@@ -74,3 +74,9 @@ pub(crate) fn numbers_mut<T: Plain>(bytes: &mut [u8]) -> &mut [T] {
     // SAFETY: as in `numbers`, and the borrow is unique.
     unsafe { std::slice::from_raw_parts_mut(bytes.as_mut_ptr().cast(), bytes.len() / size_of::<T>()) }
 }
+
+/// Numbers as bytes.
+pub(crate) fn bytes<T: Plain>(numbers: &[T]) -> &[u8] {
+    // SAFETY: numbers of these types have no padding, and any alignment does for bytes.
+    unsafe { std::slice::from_raw_parts(numbers.as_ptr().cast(), size_of_val(numbers)) }
+}

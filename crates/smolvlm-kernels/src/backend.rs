@@ -34,6 +34,11 @@ pub trait Backend: Send + Sync + Sized + 'static {
     /// A whole text model, for a backend that computes one token of one sequence at once.
     type Decoder: Send + Sync;
 
+    /// Runs `store`, which stores what is made of tensors with these names and numbers of rows (a vector's numbers), one after
+    /// another: for a backend that knows parameters by their names. Others just run it.
+    fn storing<T>(&self, _parts: &[(&str, usize)], store: impl FnOnce() -> T) -> T {
+        store()
+    }
     /// Packs the rows of `parts`, stacked, as one matrix.
     fn pack(&self, parts: &[MatrixView<'_>], format: Format) -> Self::Weight;
     /// Packs a gate and an up projection for [`Activation::SwiGlu`].

@@ -3,6 +3,8 @@
 //! An operation is what one fused kernel does well, not a primitive of algebra. A model is written once over the
 //! trait; backends are interchangeable and are held to the reference by `tests/conformance.rs`.
 //!
+//! [`training`] extends the seam by what learning needs.
+//!
 //! This is the only crate of the workspace in which `unsafe` is allowed.
 
 mod aligned;
@@ -16,6 +18,7 @@ pub mod packed;
 pub mod quantise;
 pub mod reference;
 pub mod resample;
+pub mod training;
 pub mod view;
 
 pub use backend::{
@@ -26,4 +29,5 @@ pub use choose::{Draw, DrawRules, candidates, drawn, largest};
 pub use cpu::CpuBackend;
 pub use cuda::CudaBackend;
 pub use reference::ReferenceBackend;
+pub use training::TrainBackend;
 pub use view::{Elements, Format, MatrixView};

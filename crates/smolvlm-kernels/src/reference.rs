@@ -1,5 +1,7 @@
 //! The scalar truth for every operation: plain loops, sums in f64, nothing shared with the fast backends.
 
+mod training;
+
 use std::ops::Range;
 
 use half::bf16;
@@ -191,6 +193,24 @@ fn attend<'a>(scores: &[f64], dim: usize, values: impl Fn(usize) -> &'a [f32]) -
     sums.into_iter().map(|sum| sum as f32).collect()
 }
 
+/// The patches of the plan's tiles as rows.
+fn patches(plan: &Plan, patch: usize) -> Matrix {
+    let size = plan.size;
+    let side = size / patch;
+    let mut patches = Matrix::zeros(plan.tiles.len() * side * side, 3 * patch * patch);
+    for (tile, pixels) in plan.tiles.iter().enumerate() {
+        for index in 0..side * side {
+            let row = patches.row_mut(tile * side * side + index);
+            for (i, value) in row.iter_mut().enumerate() {
+                let (channel, y, x) = (i / (patch * patch), i / patch % patch, i % patch);
+                let (y, x) = (index / side * patch + y, index % side * patch + x);
+                *value = plan.pixel_values[channel][usize::from(pixels[(y * size + x) * 3 + channel])];
+            }
+        }
+    }
+    patches
+}
+
 impl Backend for ReferenceBackend {
     type Tensor = Matrix;
     type Weight = Rounded;
@@ -301,22 +321,11 @@ impl Backend for ReferenceBackend {
     }
 
     fn patch_embed(&self, plan: &Plan, args: PatchArgs<'_, Self>) -> Matrix {
-        let (size, patch) = (plan.size, args.patch);
-        let side = size / patch;
-        let mut patches = Matrix::zeros(plan.tiles.len() * side * side, 3 * patch * patch);
-        for (tile, pixels) in plan.tiles.iter().enumerate() {
-            for index in 0..side * side {
-                let row = patches.row_mut(tile * side * side + index);
-                for (i, value) in row.iter_mut().enumerate() {
-                    let (channel, y, x) = (i / (patch * patch), i / patch % patch, i % patch);
-                    let (y, x) = (index / side * patch + y, index % side * patch + x);
-                    *value = plan.pixel_values[channel][usize::from(pixels[(y * size + x) * 3 + channel])];
-                }
-            }
-        }
+        let patches = patches(plan, args.patch);
+        let positions = args.positions.rows;
         let mut out = product(&patches, args.weight);
         for row in 0..out.rows {
-            let position = args.positions.row(row % (side * side));
+            let position = args.positions.row(row % positions);
             for (i, value) in out.row_mut(row).iter_mut().enumerate() {
                 *value += args.bias[i] + position[i];
             }

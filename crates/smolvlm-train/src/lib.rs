@@ -1,7 +1,28 @@
 //! Fine-tuning SmolVLM2.
+//!
+//! The model that learns is the one that answers: [`Taped`] is a backend that runs another one's operations, notes them, and
+//! goes through them backwards. [`Learner`] holds a model over it and takes steps on [`Example`]s. [`data`] reads what people have and
+//! hands out batches.
 #![forbid(unsafe_code)]
 
 pub mod data;
 mod error;
+mod example;
+mod learner;
+pub mod lora;
+mod optimizer;
+mod parameters;
+mod save;
+mod schedule;
+mod state;
+pub mod taped;
 
 pub use error::{Error, ErrorKind, Result};
+pub use example::{Example, Tiles};
+pub use learner::{Learner, LearnerOptions, StepLoss};
+pub use lora::{AdapterFile, LoraOptions, Targets};
+pub use optimizer::{Optimizer, OptimizerSettings, Rates};
+pub use parameters::{Group, Parameter};
+pub use save::{merge_adapter, save_checkpoint};
+pub use schedule::{Schedule, Shape};
+pub use taped::{Recompute, Taped};

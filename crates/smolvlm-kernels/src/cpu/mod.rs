@@ -6,14 +6,17 @@ mod isa;
 pub mod lanes;
 mod linear;
 pub mod matmul;
+mod panel;
 mod patch;
 mod peak;
 mod prefetch;
 mod rows;
 mod scratch;
 mod shared;
+mod table;
 mod tensor;
 mod threads;
+pub mod training;
 mod weight;
 
 use std::ops::Range;
@@ -22,8 +25,9 @@ use std::sync::Arc;
 pub use cache::Cache;
 pub use isa::InstructionSet;
 pub use peak::Peak;
+pub use table::Table;
 pub use tensor::Tensor;
-pub use weight::{Table, Weight};
+pub use weight::Weight;
 
 use crate::backend::{
     Appetite, Backend, BackendError, CacheShape, Ceilings, LinearArgs, Norm, PatchArgs, RopeTable, TileBatch,

@@ -2,8 +2,8 @@
 
 use super::CpuBackend;
 use super::shared::SharedRows;
+use super::table::Table;
 use super::tensor::{Stored, Tensor};
-use super::weight::Table;
 use crate::backend::FeatureRow;
 
 pub(super) fn embed(ids: &[u32], table: &Table, out: &mut Tensor) {

@@ -158,7 +158,15 @@ impl Tensor {
     /// # Panics
     /// When those are not what is stored.
     pub(super) fn widen_row(&self, row: usize, out: &mut [f32]) {
-        let bits = self.row::<u16>(row);
+        self.widen(row, 0, out);
+    }
+
+    /// Widens some bfloat16 of a row, from one on.
+    ///
+    /// # Panics
+    /// As [`widen_row`](Self::widen_row).
+    pub(super) fn widen(&self, row: usize, first: usize, out: &mut [f32]) {
+        let bits = &self.row::<u16>(row)[first..];
         out.iter_mut().zip(bits).for_each(|(out, bits)| *out = f32::from_bits(u32::from(*bits) << 16));
     }
 

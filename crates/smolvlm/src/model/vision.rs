@@ -47,12 +47,10 @@ struct Embeddings<B: Backend> {
 impl<B: Backend> Embeddings<B> {
     fn load(weights: &WeightsAt<'_, B>, config: &VisionConfig, position_ids: &[usize]) -> Result<Self> {
         let (width, inputs) = (config.hidden, config.channels * config.patch * config.patch);
-        let table = weights.numbers("position_embedding.weight", &[position_ids.len(), width])?;
-        let positions: Vec<f32> = position_ids.iter().flat_map(|id| &table[id * width..][..width]).copied().collect();
         Ok(Self {
             projection: weights.matrix("patch_embedding.weight", width, inputs)?,
             bias: weights.vector("patch_embedding.bias", width)?,
-            positions: weights.backend().upload(position_ids.len(), width, &positions),
+            positions: weights.rows("position_embedding.weight", position_ids, width)?,
             patch: config.patch,
         })
     }

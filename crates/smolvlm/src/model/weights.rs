@@ -33,17 +33,27 @@ impl<'a, B: Backend> WeightsAt<'a, B> {
 
     /// A vector of `len` numbers.
     pub(super) fn vector(&self, name: &str, len: usize) -> Result<B::Vector> {
-        Ok(self.backend.vector(&self.numbers(name, &[len])?))
+        self.vectors(&[name], len)
     }
 
     /// Several vectors one after another.
     pub(super) fn vectors(&self, names: &[&str], len: usize) -> Result<B::Vector> {
         let parts: Vec<Vec<f32>> = names.iter().map(|name| self.numbers(name, &[len])).collect::<Result<_>>()?;
-        Ok(self.backend.vector(&parts.concat()))
+        let lengths: Vec<(&str, usize)> = names.iter().map(|name| (*name, len)).collect();
+        Ok(self.storing(&lengths, || self.backend.vector(&parts.concat())))
+    }
+
+    /// Some rows of a small matrix `[rows, width]`, as activations; known by the matrix's name if they are all of it, in order.
+    pub(super) fn rows(&self, name: &str, rows: &[usize], width: usize) -> Result<B::Tensor> {
+        let table = self.numbers(name, &[rows.len(), width])?;
+        let picked: Vec<f32> = rows.iter().flat_map(|row| &table[row * width..][..width]).copied().collect();
+        let whole = rows.iter().enumerate().all(|(i, row)| i == *row);
+        let parts: &[(&str, usize)] = if whole { &[(name, rows.len())] } else { &[] };
+        Ok(self.storing(parts, || self.backend.upload(rows.len(), width, &picked)))
     }
 
     /// All numbers of a small tensor.
-    pub(super) fn numbers(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+    fn numbers(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
         let name = format!("{}{name}", self.prefix);
         let tensor = self.checkpoint.tensor(&name)?;
         check_shape(&tensor, shape)?;
@@ -60,7 +70,7 @@ impl<'a, B: Backend> WeightsAt<'a, B> {
     /// Several matrices of one width as one, their outputs one after another.
     pub(super) fn stacked(&self, parts: &[(&str, usize)], inputs: usize) -> Result<B::Weight> {
         match self.stored(parts, inputs, Arrangement::Stacked)? {
-            Stored::Packed(matrix) => Ok(self.backend.packed(matrix)),
+            Stored::Packed(matrix) => Ok(self.storing(parts, || self.backend.packed(matrix))),
             Stored::Published(format) => self.pack(parts, inputs, |views| self.backend.pack(views, format)),
         }
     }
@@ -69,7 +79,7 @@ impl<'a, B: Backend> WeightsAt<'a, B> {
     pub(super) fn gate_up(&self, gate: &str, up: &str, outputs: usize, inputs: usize) -> Result<B::Weight> {
         let parts = [(gate, outputs), (up, outputs)];
         match self.stored(&parts, inputs, Arrangement::GateUp)? {
-            Stored::Packed(matrix) => Ok(self.backend.packed(matrix)),
+            Stored::Packed(matrix) => Ok(self.storing(&parts, || self.backend.packed(matrix))),
             Stored::Published(format) => {
                 self.pack(&parts, inputs, |views| self.backend.pack_gate_up(views[0], views[1], format))
             }
@@ -97,6 +107,14 @@ impl<'a, B: Backend> WeightsAt<'a, B> {
         self.checkpoint.packed(&name, shape).map(Stored::Packed)
     }
 
+    /// Stores what is made of parts below this place.
+    fn storing<T>(&self, parts: &[(&str, usize)], store: impl FnOnce() -> T) -> T {
+        let names = self.full_names(parts);
+        let parts: Vec<(&str, usize)> =
+            names.iter().zip(parts).map(|(name, (_, rows))| (name.as_str(), *rows)).collect();
+        self.backend.storing(&parts, store)
+    }
+
     fn full_names(&self, parts: &[(&str, usize)]) -> Vec<String> {
         parts.iter().map(|(name, _)| format!("{}{name}", self.prefix)).collect()
     }
@@ -104,12 +122,17 @@ impl<'a, B: Backend> WeightsAt<'a, B> {
     /// Hands views of the named matrices to `pack` and their pages back to the system afterwards.
     fn pack<T>(&self, parts: &[(&str, usize)], inputs: usize, pack: impl FnOnce(&[MatrixView<'_>]) -> T) -> Result<T> {
         let names = self.full_names(parts);
-        let views: Vec<MatrixView<'_>> = names
+        let tensors: Vec<StoredTensor<'_>> =
+            names.iter().map(|name| self.checkpoint.tensor(name)).collect::<Result<_>>()?;
+        let views: Vec<MatrixView<'_>> = tensors
             .iter()
             .zip(parts)
-            .map(|(name, (_, outputs))| view(self.checkpoint.tensor(name)?, *outputs, inputs))
+            .map(|(tensor, (_, outputs))| view(*tensor, *outputs, inputs))
             .collect::<Result<_>>()?;
-        let packed = pack(&views);
+        // A tied head goes by its table's name.
+        let stored: Vec<(&str, usize)> =
+            tensors.iter().zip(parts).map(|(tensor, (_, outputs))| (tensor.name, *outputs)).collect();
+        let packed = self.backend.storing(&stored, || pack(&views));
         names.iter().for_each(|name| self.checkpoint.release(name));
         Ok(packed)
     }

@@ -169,7 +169,7 @@ fn scale(sums: &[f32; PANEL], scales: &Scales<'_>, row_scale: f32) -> Row {
 }
 
 #[inline(always)]
-fn swiglu<I: Isa>(gates: &Lanes, ups: &Lanes) -> Lanes {
+pub(super) fn swiglu<I: Isa>(gates: &Lanes, ups: &Lanes) -> Lanes {
     let mut out = sigmoid::<I>(gates);
     for i in 0..LANES {
         out[i] = gates[i] * out[i] * ups[i];
@@ -179,7 +179,7 @@ fn swiglu<I: Isa>(gates: &Lanes, ups: &Lanes) -> Lanes {
 
 /// `0.5 x (1 + tanh u)`, which is `x · sigmoid(2u)`.
 #[inline(always)]
-fn gelu<I: Isa>(x: &Lanes) -> Lanes {
+pub(super) fn gelu<I: Isa>(x: &Lanes) -> Lanes {
     const TWO_SQRT_2_OVER_PI: f32 = 1.595_769_2;
     const CUBIC: f32 = TWO_SQRT_2_OVER_PI * 0.044_715;
     let mut u = *x;

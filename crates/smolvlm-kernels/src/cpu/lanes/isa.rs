@@ -146,7 +146,7 @@ pub(super) fn sigmoid<I: Isa>(x: &Lanes) -> Lanes {
 
 /// Bits of the nearest bfloat16, ties to even. (A NaN stays a NaN.)
 #[inline(always)]
-pub(super) fn nearest_bf16(x: f32) -> u16 {
+pub(in crate::cpu) fn nearest_bf16(x: f32) -> u16 {
     let bits = x.to_bits();
     let rounded = bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16;
     let quiet = (bits >> 16) | 0x40;

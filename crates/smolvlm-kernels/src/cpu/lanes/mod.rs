@@ -7,6 +7,7 @@ mod attention;
 mod epilogue;
 mod isa;
 mod rows;
+mod training;
 
 use super::matmul::{PANEL, TILE_ROWS, Tile};
 use attention::{divide, merge, merge_block, softmax};
@@ -15,11 +16,13 @@ use epilogue::finish;
 use isa::Avx512;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 use isa::Fused;
+pub(super) use isa::nearest_bf16;
 use isa::{Isa, Portable};
 use rows::{norm, quantise, rotate, round};
 
 pub(super) use attention::Softmax;
 pub(super) use epilogue::{Finish, Scales, TileActivation, TileTarget};
+pub(super) use training::{AdamStep, NormSums, TrainKernels};
 
 /// A norm's numbers.
 #[derive(Clone, Copy)]
@@ -61,6 +64,7 @@ pub struct RowKernels {
     divide: unsafe fn(&[f32], f32, &mut [f32]),
     divide_bf16: unsafe fn(&[f32], f32, &mut [u16]),
     rotate: RotateKernel,
+    training: TrainKernels,
 }
 
 /// Compiles the bodies below for one instruction set.
@@ -82,7 +86,7 @@ macro_rules! stamp {
             unsafe fn quantise(x: &[f32], out: &mut [u8]) -> f32 { super::quantise(x, out) }
             $(#[target_feature(enable = $features)])?
             unsafe fn expand_q4(panel: &[u8], chunks: usize, out: &mut [u8]) {
-                super::super::weight::expand_q4(panel, chunks, out)
+                super::super::panel::expand_q4(panel, chunks, out)
             }
             $(#[target_feature(enable = $features)])?
             unsafe fn softmax(softmax: &mut Softmax<'_>, out: &mut [f32], stride: usize) {
@@ -114,7 +118,7 @@ macro_rules! stamp {
             }
             pub(super) const KERNELS: super::RowKernels = super::RowKernels {
                 finish, norm, round, quantise, expand_q4, softmax, softmax_bf16, merge, merge_block, divide,
-                divide_bf16, rotate
+                divide_bf16, rotate, training: super::training::$module::KERNELS
             };
         }
     };
@@ -156,6 +160,11 @@ impl RowKernels {
     #[cfg(target_arch = "aarch64")]
     pub fn neon() -> Option<Self> {
         std::arch::is_aarch64_feature_detected!("neon").then_some(neon::KERNELS)
+    }
+
+    /// What only learning needs.
+    pub(super) fn training(&self) -> &TrainKernels {
+        &self.training
     }
 
     /// Scales, bias, activation and residual of a tile's first rows, which are then written.

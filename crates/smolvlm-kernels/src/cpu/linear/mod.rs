@@ -7,7 +7,7 @@ mod prepare;
 use std::ops::Range;
 
 use super::CpuBackend;
-use super::matmul::{Kernel, PANEL_CHUNK, Panels, Rows, Tile};
+use super::matmul::{Kernel, PANEL, PANEL_CHUNK, Panels, Rows, Tile};
 use super::scratch;
 use super::shared::SharedRows;
 use super::tensor::{Stored, Tensor};
@@ -17,7 +17,7 @@ use crate::backend::{Activation, Norm};
 use crate::view::Format;
 use block::{Block, Blocking};
 
-pub(super) use prepare::prepare_rows;
+pub(super) use prepare::{prepare_rows, row_norm};
 
 /// Most panels that a kernel takes at a time.
 const MOST_PANELS: usize = 4;
@@ -51,6 +51,26 @@ pub(super) fn linear(
     let mut out = backend.tensor(x.rows(), width, if narrow { Stored::Bf16 } else { Stored::F32 });
     let kernel = *backend.isa.tiles.of(weight.dot());
     Product { backend, kernel, x, steps, weight, epilogue, width, narrow, out: SharedRows::new(&mut out) }.run();
+    out
+}
+
+/// `norm(x) · Wᵀ + bias` with every output where its panel has it: those of a layer that is gated in turns of 16 gates and
+/// 16 ups, filled up to whole panels.
+pub(super) fn before_activation(
+    backend: &CpuBackend,
+    x: &Tensor,
+    norm: Option<Norm<'_, CpuBackend>>,
+    weight: &Weight,
+    bias: Option<&Vec<f32>>,
+    gated: bool,
+) -> Tensor {
+    let prepared = prepare::prepare(backend, x, norm.as_ref(), weight.dot());
+    let (x, steps) = prepared.as_ref().map_or((x, &[][..]), |(x, steps)| (x, numbers(steps)));
+    let width = if gated { weight.panels() * PANEL } else { weight.outputs() };
+    let mut out = backend.tensor(x.rows(), width, Stored::F32);
+    let (kernel, epilogue) = (*backend.isa.tiles.of(weight.dot()), Epilogue { bias, ..Epilogue::default() });
+    let out_rows = SharedRows::new(&mut out);
+    Product { backend, kernel, x, steps, weight, epilogue, width, narrow: false, out: out_rows }.run();
     out
 }
 

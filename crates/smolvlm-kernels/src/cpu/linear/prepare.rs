@@ -87,7 +87,8 @@ pub(in crate::cpu) fn prepare_rows(
     });
 }
 
-fn row_norm<'a>(norm: &Norm<'a, CpuBackend>) -> RowNorm<'a> {
+/// The norm of a row.
+pub(in crate::cpu) fn row_norm<'a>(norm: &Norm<'a, CpuBackend>) -> RowNorm<'a> {
     match *norm {
         Norm::Rms { weight, eps } => RowNorm::Rms { weight, eps },
         Norm::Layer { weight, bias, eps } => RowNorm::Layer { weight, bias, eps },

@@ -1,0 +1,8 @@
+//! Every backward: of the scalar reference against finite differences of its own forward operation, and of every
+//! instruction set that this machine has against the scalar reference.
+
+mod attention;
+mod case;
+mod linear;
+mod loss;
+mod rows;

@@ -1,0 +1,173 @@
+//! A model that learns: steps on examples, and updates.
+
+use smolvlm::Compat;
+use smolvlm::checkpoint::{Checkpoint, ModelConfig};
+use smolvlm::model::Model;
+use smolvlm_kernels::{Backend, BackendError, CacheShape, Format, TrainBackend};
+
+use crate::example::{Example, Step, tile_batch, tile_parts};
+use crate::lora::LoraOptions;
+use crate::optimizer::{Optimizer, Rates};
+use crate::taped::{Recompute, Selection, Taped, Tensor};
+use crate::{Error, Result};
+
+/// How a model learns.
+pub struct LearnerOptions {
+    /// What products are computed in: f32, or bf16 beside f32 masters. Tensors that do not learn may be q8 or q4.
+    pub format: Format,
+    /// Which tensors of the checkpoint learn, by their names.
+    pub selection: Selection,
+    /// Adapters, and what they are on.
+    pub lora: Option<LoraOptions>,
+    /// What is kept until the way back.
+    pub recompute: Recompute,
+    /// Tiles that go through the vision tower together; 0: as many as the backend likes.
+    pub tiles: usize,
+}
+
+impl Default for LearnerOptions {
+    /// Everything learns, in f32.
+    fn default() -> Self {
+        Self { format: Format::F32, selection: Box::new(|_| true), lora: None, recompute: Recompute::Nothing, tiles: 0 }
+    }
+}
+
+/// What came of a step.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct StepLoss {
+    /// `Σ weight · cross-entropy` in nats.
+    pub sum: f64,
+    /// `Σ weight`.
+    pub counted: f64,
+}
+
+impl StepLoss {
+    /// Mean over the tokens that count.
+    pub fn mean(&self) -> f64 {
+        if self.counted > 0.0 { self.sum / self.counted } else { 0.0 }
+    }
+}
+
+/// A model over [`Taped<B>`], with what its steps need.
+pub struct Learner<B: TrainBackend> {
+    taped: Taped<B>,
+    model: Model<Taped<B>>,
+    tiles: usize,
+    seed: u64,
+    tile_plan: <Taped<B> as Backend>::Plan,
+    token_plan: <Taped<B> as Backend>::Plan,
+    cache: <Taped<B> as Backend>::Cache,
+}
+
+impl<B: TrainBackend> Learner<B> {
+    /// Loads a validated checkpoint.
+    ///
+    /// # Errors
+    /// [`Checkpoint`](crate::ErrorKind::Checkpoint) as [`Model::load`]; [`Usage`](crate::ErrorKind::Usage) when what is picked to
+    /// learn cannot.
+    pub fn load(backend: B, checkpoint: &Checkpoint, options: LearnerOptions) -> Result<Self> {
+        let mut taped = Taped::new(backend, options.selection, options.recompute);
+        if let Some(lora) = options.lora {
+            lora.check()?;
+            taped = taped.with_lora(lora);
+        }
+        let model = Model::load(&taped, checkpoint, options.format, Compat::Newest)?;
+        taped.failure().map_err(|error| Error::usage(error.message))?;
+        let text = &model.config().text;
+        // Steps are over whole sequences, whose keys and values are not kept.
+        let shape = CacheShape {
+            layers: text.layers,
+            kv_heads: text.kv_heads,
+            head_dim: text.head_dim,
+            pages: 0,
+            format: options.format.of_attention(),
+        };
+        let tiles = if options.tiles == 0 { taped.appetite().tiles } else { options.tiles };
+        let (tile_plan, token_plan, cache) = (taped.plan(), taped.plan(), taped.cache(shape));
+        Ok(Self { taped, model, tiles, seed: 0, tile_plan, token_plan, cache })
+    }
+
+    /// The model's sizes.
+    pub fn config(&self) -> &ModelConfig {
+        self.model.config()
+    }
+
+    /// The backend that notes what it does.
+    pub fn taped(&self) -> &Taped<B> {
+        &self.taped
+    }
+
+    /// Draws the dropout of the steps that follow from this seed on: the same seed, the same draws.
+    pub fn seed(&mut self, seed: u64) {
+        self.seed = seed;
+    }
+
+    /// Adds the gradients of `scale · Σ weight · cross-entropy` over all tokens that count. For the mean over a batch that is
+    /// taken in several steps, `scale` is one over the tokens that count in all of them.
+    ///
+    /// # Errors
+    /// [`Input`](crate::ErrorKind::Input) when an example does not fit the model; [`Internal`](crate::ErrorKind::Internal) when the
+    /// machine fails.
+    pub fn learn(&mut self, examples: &[Example], scale: f64) -> Result<StepLoss> {
+        check(examples, self.config())?;
+        self.taped.begin(self.seed);
+        self.seed = self.seed.wrapping_add(1);
+        let outcome = self.forward(examples).and_then(|(step, logits)| {
+            let weights: Vec<f32> = step.weights.iter().map(|weight| (f64::from(*weight) * scale) as f32).collect();
+            let sum = self.taped.backward(&logits, &step.targets, &weights).map_err(machine)?;
+            Ok(StepLoss { sum: sum / scale, counted: step.counted() })
+        });
+        self.taped.end();
+        outcome
+    }
+
+    /// The loss alone.
+    ///
+    /// # Errors
+    /// As [`learn`](Self::learn).
+    pub fn evaluate(&mut self, examples: &[Example]) -> Result<StepLoss> {
+        check(examples, self.config())?;
+        self.taped.begin_evaluation();
+        let outcome = self.forward(examples).and_then(|(step, logits)| {
+            let sum = self.taped.loss(&logits, &step.targets, &step.weights).map_err(machine)?;
+            Ok(StepLoss { sum, counted: step.counted() })
+        });
+        self.taped.end();
+        outcome
+    }
+
+    /// Moves all parameters one step along their gradients, which are then zero again; returns the norm that the gradients had.
+    ///
+    /// # Errors
+    /// [`Input`](crate::ErrorKind::Input) when a gradient is not finite: nothing has moved then.
+    pub fn update(&mut self, optimizer: &mut Optimizer<B>, rates: Rates) -> Result<f64> {
+        let norm = optimizer.update(&self.taped, rates);
+        self.taped.clear_gradients();
+        norm
+    }
+
+    /// Tiles → features → logits of the rows whose next token counts.
+    fn forward(&mut self, examples: &[Example]) -> Result<(Step, Tensor<B>)> {
+        let (taped, size) = (&self.taped, self.model.config().vision.image_size);
+        let mut features = Vec::new();
+        for part in &tile_parts(examples, self.tiles) {
+            features.push(self.model.image_features(taped, &mut self.tile_plan, tile_batch(size, part))?);
+        }
+        let rows: Vec<usize> = features.iter().map(|features| taped.rows(features)).collect();
+        let step = Step::new(examples, self.model.config(), &rows);
+        taped.fill_tokens(&mut self.token_plan, &mut self.cache, &step.batch);
+        let features: Vec<&Tensor<B>> = features.iter().collect();
+        let text = self.model.text();
+        let logits = text.forward(taped, &self.token_plan, &mut self.cache, &features).map_err(machine)?;
+        Ok((step, logits))
+    }
+}
+
+fn check(examples: &[Example], config: &ModelConfig) -> Result<()> {
+    let mut numbered = examples.iter().enumerate();
+    numbered.try_for_each(|(i, example)| example.check(config).map_err(|error| error.at(format!("example {i}"))))
+}
+
+fn machine(error: BackendError) -> Error {
+    Error::internal(error.message)
+}

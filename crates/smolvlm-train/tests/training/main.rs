@@ -1,0 +1,8 @@
+//! Training on the tiny reference checkpoint, against what PyTorch made of it (`goldens/tiny/training`).
+
+mod answers;
+mod goldens;
+mod gradients;
+mod lora;
+mod saved;
+mod steps;
