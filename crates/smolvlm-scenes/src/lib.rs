@@ -25,11 +25,13 @@ mod export;
 mod files;
 mod held;
 mod mixture;
+mod model_folder;
 mod phrase;
 mod sample;
 mod scene;
 mod sheet;
 mod skills;
+mod tokenizer;
 mod vocabulary;
 mod words;
 
@@ -39,8 +41,10 @@ pub use export::{Exported, export};
 pub use files::write_png;
 pub use held::Split;
 pub use mixture::{Mixture, Skill};
+pub use model_folder::{PARAMETERS, write_model_folder};
 pub use sample::{Clip, Detail, Medium, Picture, Sample, Turn};
 pub use sheet::contact_sheet;
+pub use tokenizer::{SpecialIds, TrainedTokenizer, train_tokenizer};
 
 use dice::Dice;
 

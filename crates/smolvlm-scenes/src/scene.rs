@@ -103,7 +103,12 @@ pub(crate) fn vary(dice: &mut Dice, kind: Kind) -> Rgb {
 /// A picture of objects.
 pub(crate) fn paint(dice: &mut Dice, format: Format, objects: &[Object]) -> Picture {
     let background = Background::draw(dice, objects.iter().map(|object| object.paint));
-    let mut canvas = Canvas::new(format, &background);
+    paint_on(&background, format, objects)
+}
+
+/// A picture of objects on a given background.
+pub(crate) fn paint_on(background: &Background, format: Format, objects: &[Object]) -> Picture {
+    let mut canvas = Canvas::new(format, background);
     objects.iter().for_each(|object| object.draw(&mut canvas));
     canvas.finish()
 }

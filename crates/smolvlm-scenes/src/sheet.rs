@@ -1,8 +1,6 @@
 //! Samples on one picture, to look at.
 
-use crate::dice::Dice;
 use crate::draw::{Background, Canvas, Font, Format, Lettering};
-use crate::held::Split;
 use crate::sample::{Medium, Picture, Sample};
 
 /// Pixels across of a column.
@@ -66,7 +64,7 @@ impl Block {
             sample.system.iter().map(|system| format!("[{}] System: {system}", sample.skill.name())).collect();
         for turn in &sample.turns {
             lines.push(format!("[{}] {}", turn.skill.name(), turn.question));
-            lines.push(format!("    = {}", turn.answer));
+            lines.extend(wrapped(&format!("= {}", turn.answer)));
         }
         let text_top = top + row + 2;
         Self { pictures, text_top, height: text_top + lines.len() * LINE, lines }
@@ -82,14 +80,27 @@ impl Block {
     }
 }
 
+/// A text in lines of at most 78 characters, indented.
+fn wrapped(text: &str) -> Vec<String> {
+    let mut lines: Vec<String> = vec!["   ".to_owned()];
+    for word in text.split(' ') {
+        let last = lines.len() - 1;
+        if lines[last].len() + word.len() > 78 {
+            lines.push(format!("      {word}"));
+        } else {
+            lines[last].push_str(&format!(" {word}"));
+        }
+    }
+    lines
+}
+
 /// A line of text on white.
 fn written(text: &str) -> Picture {
     let format = Format(COLUMN - 2 * GAP, LINE);
     // The longer side of a canvas has 128 units.
     let unit = 128.0 / format.0 as f32;
     let mut canvas = Canvas::new(format, &Background::plain([255; 3]));
-    let font = Font::draw(&mut Dice::new(3, 3), Split::Train);
-    let line = Lettering::new(text, font, 9.0 * unit, 127.0);
+    let line = Lettering::new(text, Font::PLAIN, 8.5 * unit, 127.0);
     line.draw(&mut canvas, [0; 3], (line.width / 2.0 + 0.5, LINE as f32 * unit / 2.0), 0.0);
     canvas.finish()
 }

@@ -29,6 +29,9 @@ static FONTS: LazyLock<Vec<Glyphs>> =
 pub(crate) struct Font(usize);
 
 impl Font {
+    /// A plain one, for captions that are not to be learnt from.
+    pub(crate) const PLAIN: Self = Self(1);
+
     /// Any of those that the split writes with.
     pub(crate) fn draw(dice: &mut Dice, split: Split) -> Self {
         Self(match split {

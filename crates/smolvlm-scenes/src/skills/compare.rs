@@ -3,12 +3,12 @@
 use super::Draft;
 use crate::check::Class;
 use crate::dice::Dice;
-use crate::draw::Format;
+use crate::draw::{Background, Format};
 use crate::held::Split;
 use crate::mixture::Skill;
 use crate::phrase::{Asked, Wordings, yes_no};
 use crate::sample::{Detail, Medium, Picture, Turn};
-use crate::scene::{Grid, Object, paint};
+use crate::scene::{Grid, Object, paint, paint_on};
 use crate::vocabulary::{Cell, Colour, Kind, Shape};
 
 const MORE: Wordings = &[
@@ -150,7 +150,8 @@ fn difference(dice: &mut Dice, split: Split) -> Draft {
     } else if feature == "colour" {
         after.paint = crate::scene::vary(dice, b);
     }
-    let pictures = vec![paint(dice, grid.format, &[before]), paint(dice, grid.format, &[after])];
+    let background = Background::draw(dice, [before.paint, after.paint].into_iter());
+    let pictures = [before, after].map(|object| paint_on(&background, grid.format, &[object])).into();
     let turn = ask(dice, Class::Feature, feature, 1.0 / 3.0, &[], DIFFERENCE);
     several(pictures, vec![turn])
 }

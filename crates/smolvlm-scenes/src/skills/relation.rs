@@ -53,6 +53,11 @@ impl Side {
         let (cols, rows) = (a.col as i32 - b.col as i32, a.row as i32 - b.row as i32);
         cols * self.step.0 + rows * self.step.1
     }
+
+    /// How far the middle of `a` lies from that of `b` this way, in units.
+    fn units(self, a: &Object, b: &Object) -> f32 {
+        (a.at.0 - b.at.0) * self.step.0 as f32 + (a.at.1 - b.at.1) * self.step.1 as f32
+    }
 }
 
 /// Objects of different shapes, and first the rarest relation that they are in.
@@ -119,7 +124,9 @@ fn what_is_side(dice: &mut Dice, free: &mut Vec<Object>) -> Option<Turn> {
     let side = *dice.pick(&SIDES);
     let beside =
         |b: &Object| -> Vec<Object> { free.iter().filter(|a| side.cells(a.cell, b.cell) > 0).copied().collect() };
-    let b = free.iter().find(|b| beside(b).len() == 1)?;
+    // In the same row or column, none of the others may look as if it lay that way too.
+    let level = |b: &Object| free.iter().all(|other| side.cells(other.cell, b.cell) > 0 || side.units(other, b) <= 1.0);
+    let b = free.iter().find(|b| beside(b).len() == 1 && level(b))?;
     let key = beside(b)[0].kind.words();
     let b = name(dice, b);
     Some(ask(dice, Class::Object, &key, 1.0 / 64.0, &[("{b}", &b), ("{side}", side.phrase)], WHAT_IS_SIDE))

@@ -58,8 +58,11 @@ pub(super) fn draft(dice: &mut Dice, split: Split) -> Draft {
     let tiles = (format.0 / TILE as usize, format.1 / TILE as usize);
     let mut free: Vec<usize> = (0..tiles.0 * tiles.1).collect();
     dice.shuffle(&mut free);
-    while labels.len() < count {
-        let Some(tile) = free.pop() else { break };
+    while labels.len() < count || labels.is_empty() {
+        let Some(tile) = free.pop() else {
+            // No tile of this picture was lucky.
+            return draft(dice, split);
+        };
         let tile = (tile % tiles.0, tile / tiles.0);
         if let Some(label) = label(dice, split, &mut canvas, paint, &ground, &labels, &grid, tile) {
             labels.push(label);
@@ -111,7 +114,7 @@ fn label(
         cell(grid, label.at) == cell(grid, (x, y))
             || kind.is_some_and(|kind| label.kind.is_some_and(|other| other.shape == kind.shape))
     };
-    if labels.iter().any(is_taken) {
+    if labels.iter().any(is_taken) || !is_inside_a_cell(grid, (x, y)) {
         return None;
     }
     line.draw(canvas, paint, (x, y), 0.0);
@@ -120,6 +123,12 @@ fn label(
         canvas.shape(kind.shape, colour, (x, y - half.1 - 6.0), 5.0, 0.0);
     }
     Some(Label { text, at: (x, y), kind })
+}
+
+/// Whether a point is so far from the borders between cells that its place has one name.
+fn is_inside_a_cell(grid: &Grid, (x, y): (f32, f32)) -> bool {
+    let (width, height) = grid.cell_size();
+    [x / width, y / height].iter().all(|at| (at.fract() - 0.5).abs() < 0.38 || *at < 0.12 || *at > 2.88)
 }
 
 /// The cell of the 3 × 3 grid that a point lies in.
