@@ -17,8 +17,8 @@ use tokenizers::{AddedToken, Tokenizer};
 use crate::files::write;
 use crate::{Error, Generator, Medium, Mixture, Result, Sample, Split};
 
-/// All ids, special ones included: a multiple of 64, as products like.
-pub(crate) const VOCABULARY: usize = 1024;
+/// All ids, special ones included: a multiple of 64, as products like. With some 20 more every word of the wordings is one token.
+pub(crate) const VOCABULARY: usize = 960;
 /// The first ids: what SmolLM2's tokenizer begins with.
 const FIRST: [&str; 17] = [
     "<|endoftext|>",
