@@ -7,7 +7,7 @@ use safetensors::tensor::{Dtype, TensorView};
 use serde_json::Value;
 use smolvlm::checkpoint::Checkpoint;
 use smolvlm::media::source::MediaLimits;
-use smolvlm::{Compat, Content, Device, GenerateOptions, LoadOptions, Messages, SmolVlm};
+use smolvlm::{Compat, Content, Device, GenerateOptions, LoadOptions, Messages};
 use smolvlm_scenes::{
     Class, Generator, Medium, Mixture, PARAMETERS, Skill, Split, TrainedTokenizer, export, train_tokenizer,
     write_model_folder,
@@ -123,7 +123,7 @@ fn our_engine_loads_the_folder_once_there_are_weights() {
     assert_eq!(checkpoint.config().tokens_per_tile(), 16);
 
     let options = LoadOptions { device: Device::Cpu, ..LoadOptions::default() };
-    let mut model = SmolVlm::load(folder.path(), &options).expect("a model");
+    let mut model = options.load(folder.path().to_str().expect("a path in UTF-8")).expect("a model");
     let media = tempfile::tempdir().expect("a folder");
     let generator = Generator::new(1, Split::Train, Mixture::default());
     export(&generator, 0..8, media.path()).expect("written");
