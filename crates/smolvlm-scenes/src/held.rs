@@ -3,7 +3,7 @@
 //! | of | kept out |
 //! |---|---|
 //! | colours and shapes | nine pairs of 81, one of each colour and shape (`Kind::is_held`) |
-//! | places | one set of occupied cells in eight |
+//! | places | one set in eight of the sets of two or more occupied cells |
 //! | formats of pictures | three of nine |
 //! | words, numbers | one in ten of each length; numbers of one digit are all trained on |
 //! | fonts | four of sixteen |
@@ -38,9 +38,9 @@ impl Split {
     }
 }
 
-/// Whether a set of occupied cells, a bit for each, is held out.
+/// Whether a set of occupied cells, a bit for each, is held out. A single cell is not: an object may be anywhere.
 pub(crate) fn layout(cells: u32) -> bool {
-    mix(u64::from(cells) ^ 0x6c61_796f_7574).is_multiple_of(8)
+    cells.count_ones() > 1 && mix(u64::from(cells) ^ 0x6c61_796f_7574).is_multiple_of(8)
 }
 
 /// Whether a word, in capitals, is held out.

@@ -39,17 +39,14 @@ impl Grid {
         (width / self.cols as f32, height / self.rows as f32)
     }
 
-    /// `count` cells in reading order. Their set is held out for evaluation, and is not for training; where there is no held
-    /// set of that many cells, evaluation takes any.
+    /// `count` cells in reading order. From two on their set is held out for evaluation, and is not for training; a grid has
+    /// sets of both kinds of every size that is asked for (two to six of 9 cells, two to fourteen of 16).
     pub(crate) fn occupy(&self, dice: &mut Dice, split: Split, count: usize) -> Vec<Cell> {
-        const PATIENCE: usize = 200;
-        let mut tries = 0;
         loop {
-            tries += 1;
             let mut chosen = dice.distinct(count, self.cols * self.rows);
             chosen.sort_unstable();
             let bits = chosen.iter().fold(0, |bits, &cell| bits | 1 << cell);
-            if split.takes(held::layout(bits)) || (split == Split::Held && tries > PATIENCE) {
+            if count < 2 || split.takes(held::layout(bits)) {
                 return chosen.iter().map(|&at| Cell { col: at % self.cols, row: at / self.cols }).collect();
             }
         }
@@ -111,4 +108,19 @@ pub(crate) fn paint_on(background: &Background, format: Format, objects: &[Objec
     let mut canvas = Canvas::new(format, background);
     objects.iter().for_each(|object| object.draw(&mut canvas));
     canvas.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_are_held_and_other_layouts_of_every_size() {
+        for (cells, sizes) in [(9, 2..=6), (16, 2..=14)] {
+            for size in sizes {
+                let sets = || (0..1u32 << cells).filter(|bits| bits.count_ones() == size);
+                assert!(sets().any(held::layout) && !sets().all(held::layout), "{size} of {cells}");
+            }
+        }
+    }
 }

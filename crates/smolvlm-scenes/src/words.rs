@@ -56,6 +56,10 @@ const WORDS: &str = "
 /// The longest word that is drawn.
 pub(crate) const MOST_LETTERS: usize = 6;
 
+/// Groups of letters that made-up words do not have: nobody wants to read them on a screen.
+const UNWELCOME: &[&str] =
+    &["ASS", "COK", "CUM", "CUN", "DIK", "FAG", "FUC", "FUK", "GUN", "KIL", "NAZ", "NIG", "RAP", "SEX", "TIT", "WOG"];
+
 /// The words of training and those of evaluation, in capitals.
 static LISTS: LazyLock<[Vec<String>; 2]> = LazyLock::new(|| {
     let all = || WORDS.split_whitespace().filter(|word| (2..=MOST_LETTERS).contains(&word.len()));
@@ -82,7 +86,8 @@ pub(crate) fn word(dice: &mut Dice, split: Split, shortest: usize, longest: usiz
     }
     loop {
         let word = made_up(dice, letters);
-        if split.takes(held::word(&word)) && !AROUND_TEXT.contains(&word.to_lowercase().as_str()) {
+        let is_welcome = !UNWELCOME.iter().any(|group| word.contains(group));
+        if is_welcome && split.takes(held::word(&word)) && !AROUND_TEXT.contains(&word.to_lowercase().as_str()) {
             return word;
         }
     }

@@ -68,7 +68,7 @@ fn nine_pairs_of_colour_and_shape_are_never_named_in_training() {
 fn layouts_words_and_numbers_are_disjoint() {
     let layouts = |split| of(split, Skill::Caption, 3000, |sample| vec![layout(sample)]);
     let (train, held) = (layouts(Split::Train), layouts(Split::Held));
-    // One object has nine layouts, of which none may be held.
+    // A single object may be anywhere.
     let common: Vec<&String> = train.intersection(&held).filter(|layout| layout.matches(", ,").count() > 1).collect();
     assert!(train.len() > 200 && held.len() > 30 && common.is_empty(), "{} {} {common:?}", train.len(), held.len());
 

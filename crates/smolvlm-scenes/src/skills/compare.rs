@@ -9,7 +9,7 @@ use crate::mixture::Skill;
 use crate::phrase::{Asked, Wordings, yes_no};
 use crate::sample::{Detail, Medium, Picture, Turn};
 use crate::scene::{Grid, Object, paint, paint_on};
-use crate::vocabulary::{Cell, Colour, Kind, Shape};
+use crate::vocabulary::{Colour, Kind, Shape};
 
 const MORE: Wordings = &[
     ("Which picture has more {a}, the first or the second?", "the {key}"),
@@ -137,11 +137,7 @@ fn difference(dice: &mut Dice, split: Split) -> Draft {
     let mut after = Object { kind: b, ..before };
     if feature == "place" {
         while after.cell == before.cell {
-            // The first picture's place is held out already; there may be no other such.
-            let cell = match split {
-                Split::Train => grid.occupy(dice, split, 1)[0],
-                Split::Held => Cell { col: dice.below(3), row: dice.below(3) },
-            };
+            let cell = grid.occupy(dice, split, 1)[0];
             after = Object { paint: before.paint, radius: before.radius, ..Object::place(dice, &grid, cell, b, None) };
         }
         // Keeps the radius it had, within its new cell.

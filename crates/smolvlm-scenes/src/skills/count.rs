@@ -69,9 +69,11 @@ impl Target {
 /// A number is chosen first, each as likely as any other; then the picture is made to have it.
 pub(super) fn draft(skill: Skill, dice: &mut Dice, split: Split) -> Draft {
     let first = target(dice, split);
-    let wanted = if skill == Skill::Count { dice.whole(0, 5) } else { dice.whole(6, 9) };
-    // A picture shows something, whatever is counted.
-    let wanted = if matches!(first, Target::Everything) { wanted.max(1) } else { wanted };
+    let wanted = match skill {
+        Skill::CountMany => dice.whole(6, 9),
+        // A picture shows something, whatever is counted.
+        _ => dice.whole(usize::from(matches!(first, Target::Everything)), 5),
+    };
     let mut counted = vec![(first, wanted)];
     if let Some(second) = second(dice, first).filter(|_| wanted <= 5 && dice.coin()) {
         counted.push((second, dice.whole(0, 5)));
@@ -136,7 +138,7 @@ fn kinds(dice: &mut Dice, split: Split, counted: &[(Target, usize)]) -> Vec<Kind
 }
 
 fn turn(dice: &mut Dice, skill: Skill, target: Target, number: usize) -> Turn {
-    // Of "objects" a picture has one at least, and the larger numbers are rarer.
+    // Of "objects" there is one at least, so five numbers; of all else six.
     let chance = if skill == Skill::Count { 1.0 / 5.0 } else { 1.0 / 4.0 };
     let (key, words) = (number.to_string(), target.words());
     Asked { skill, class: Class::Number, key: &key, chance, slots: &[("{a}", &words)] }.word(dice, HOW_MANY)
