@@ -1,9 +1,11 @@
 //! Samples as files, for any trainer.
 //!
-//!     FOLDER/
-//!     ├── train.jsonl                one sample a line
-//!     ├── pictures/000012-0.png      by sample and place in it
-//!     └── clips/000013-0/0000.png    frames, numbered
+//! ```text
+//! FOLDER/
+//! ├── train.jsonl                one sample a line
+//! ├── pictures/000012-0.png      by sample and place in it
+//! └── clips/000013-0/0000.png    frames, numbered
+//! ```
 //!
 //! A line has `messages` in the model card's schema (media as blocks without an address), `images` and `videos` with paths
 //! from FOLDER in the order of those blocks, and beside them what an evaluation needs: `skill`, `split_tiles` (whether the

@@ -178,7 +178,8 @@ fn texts(sample: &Sample) -> Vec<String> {
         let Medium::Clip(clip) = medium else { continue };
         let count = COUNTS.get(clip.frames.len()).copied().unwrap_or("many");
         texts.push(format!("User: You are provided the following series of {count} frames"));
-        texts.push(format!(" from a {} [H:MM:SS] video.\n", duration(clip.duration())));
+        // Without the capitals of `[H:MM:SS]`, which are not to become pairs either.
+        texts.extend([format!(" from a {} [", duration(clip.duration())), "] video.\n".to_owned()]);
         texts.extend(clip.times.iter().map(|&time| format!("\nFrame from {}:", crate::phrase::clock(time))));
     }
     for (index, turn) in sample.turns.iter().enumerate() {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::LazyLock;
 
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::Value;
@@ -13,7 +14,10 @@ use smolvlm_scenes::{
     write_model_folder,
 };
 
-fn tokenizer() -> TrainedTokenizer {
+/// One for all tests.
+static TOKENIZER: LazyLock<TrainedTokenizer> = LazyLock::new(train);
+
+fn train() -> TrainedTokenizer {
     train_tokenizer(1, 6000).expect("enough text")
 }
 
@@ -69,21 +73,20 @@ fn a_folder_that_cannot_be_made_is_named() {
 #[test]
 fn the_same_text_gives_the_same_tokenizer_and_too_little_is_refused() {
     let folders = [tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder")];
-    for folder in &folders {
-        write_model_folder(&tokenizer(), folder.path()).expect("written");
-    }
+    write_model_folder(&TOKENIZER, folders[0].path()).expect("written");
+    write_model_folder(&train(), folders[1].path()).expect("written");
     let read = |at: usize| std::fs::read(folders[at].path().join("tokenizer.json")).expect("a tokenizer");
     assert_eq!(read(0), read(1));
     assert!(train_tokenizer(1, 5).expect_err("too little").to_string().contains("give more samples"));
     let again = TrainedTokenizer::from_file(&folders[0].path().join("tokenizer.json")).expect("read");
     let text = "What colour is the star?";
-    assert_eq!(again.encode(text).expect("ids"), tokenizer().encode(text).expect("ids"));
+    assert_eq!(again.encode(text).expect("ids"), TOKENIZER.encode(text).expect("ids"));
     assert_eq!(again.special_ids().expect("ids").end_of_utterance, 959);
 }
 
 #[test]
 fn a_word_that_was_read_is_spelled_in_one_token_a_letter_and_digits_are_single() {
-    let tokenizer = tokenizer();
+    let tokenizer = &*TOKENIZER;
     for split in [Split::Train, Split::Held] {
         for skill in [Skill::Word, Skill::Number, Skill::SmallText] {
             let generator = Generator::new(31, split, Mixture::only(skill));
@@ -99,7 +102,7 @@ fn a_word_that_was_read_is_spelled_in_one_token_a_letter_and_digits_are_single()
 
 #[test]
 fn a_question_costs_few_tokens() {
-    let tokenizer = tokenizer();
+    let tokenizer = &*TOKENIZER;
     let generator = Generator::new(32, Split::Held, Mixture::default());
     let (mut tokens, mut turns) = (0, 0);
     for turn in (0..1000).flat_map(|index| generator.sample(index).turns) {
@@ -115,7 +118,7 @@ fn a_question_costs_few_tokens() {
 #[test]
 fn our_engine_loads_the_folder_once_there_are_weights() {
     let folder = tempfile::tempdir().expect("a folder");
-    write_model_folder(&tokenizer(), folder.path()).expect("written");
+    write_model_folder(&TOKENIZER, folder.path()).expect("written");
     write_random_weights(folder.path());
     let checkpoint = Checkpoint::open(folder.path()).expect("a checkpoint");
     checkpoint.validate().expect("weights that fit");
