@@ -1,6 +1,7 @@
 //! Sight without a model: what is in a picture, from its pixels alone.
 
 use std::collections::VecDeque;
+use std::sync::LazyLock;
 
 use smolvlm_scenes::Picture;
 
@@ -22,31 +23,31 @@ const LEAST_AREA: usize = 14;
 
 /// Something in a picture.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Seen {
-    pub colour: &'static str,
-    pub shape: &'static str,
+pub(crate) struct Seen {
+    pub(crate) colour: &'static str,
+    pub(crate) shape: &'static str,
     /// Middle of its bounding box, in parts of the picture.
-    pub at: (f32, f32),
+    pub(crate) at: (f32, f32),
     /// Width and height of its bounding box, in pixels.
-    pub extent: (f32, f32),
+    pub(crate) extent: (f32, f32),
     /// In pixels.
-    pub area: usize,
+    pub(crate) area: usize,
 }
 
 impl Seen {
     /// Column and row of a grid of `cols` × `rows`.
-    pub fn cell(&self, cols: usize, rows: usize) -> (usize, usize) {
+    pub(crate) fn cell(&self, cols: usize, rows: usize) -> (usize, usize) {
         ((self.at.0 * cols as f32) as usize, (self.at.1 * rows as f32) as usize)
     }
 }
 
 /// Everything in a picture, in any order.
-pub fn see(picture: &Picture) -> Vec<Seen> {
+pub(crate) fn see(picture: &Picture) -> Vec<Seen> {
     patches(picture).into_iter().map(|patch| recognise(picture, &patch)).collect()
 }
 
 /// Connected pixels that are not background.
-pub fn patches(picture: &Picture) -> Vec<Vec<(usize, usize)>> {
+pub(crate) fn patches(picture: &Picture) -> Vec<Vec<(usize, usize)>> {
     let (width, height) = (picture.width, picture.height);
     let mut open: Vec<bool> = (0..width * height).map(|at| is_foreground(picture, at % width, at / width)).collect();
     let mut patches = Vec::new();
@@ -157,33 +158,56 @@ const SHAPES: [(&str, Inside); 9] = [
     }),
 ];
 
-/// The shape whose formula, turned a little and fitted to the bounding box, agrees in most pixels.
-fn shape(mask: &[bool], width: usize, height: usize) -> &'static str {
-    let agreement = |inside: Inside| {
-        let turns = (-3..=3).map(|step| (step as f32 * 4.0f32).to_radians());
-        turns.map(|turn| overlap(mask, width, height, inside, turn)).fold(0.0, f32::max)
-    };
-    let best = SHAPES.iter().map(|&(name, inside)| (name, agreement(inside))).max_by(|a, b| a.1.total_cmp(&b.1));
-    best.expect("nine shapes").0
+/// A formula, turned a little, with the box that bounds it.
+struct Template {
+    name: &'static str,
+    inside: Inside,
+    turn: f32,
+    /// Left, top, right, bottom.
+    bounds: [f32; 4],
 }
 
-/// Pixels in both over pixels in either.
-fn overlap(mask: &[bool], width: usize, height: usize, inside: Inside, turn: f32) -> f32 {
-    const STEPS: usize = 48;
-    let (sin, cos) = turn.sin_cos();
-    let turned = |x: f32, y: f32| inside(x * cos + y * sin, y * cos - x * sin);
-    let grid = |at: usize| (at as f32 + 0.5) / STEPS as f32 * 2.6 - 1.3;
-    let points = (0..STEPS * STEPS).map(|at| (grid(at % STEPS), grid(at / STEPS))).filter(|&(x, y)| turned(x, y));
-    let [left, top, right, bottom] = points.fold([9.0f32, 9.0, -9.0, -9.0], |[left, top, right, bottom], (x, y)| {
-        [left.min(x), top.min(y), right.max(x), bottom.max(y)]
-    });
-    let (mut both, mut either) = (0, 0);
-    for (at, &drawn) in mask.iter().enumerate() {
-        let x = left + ((at % width) as f32 + 0.5) / width as f32 * (right - left);
-        let y = top + ((at / width) as f32 + 0.5) / height as f32 * (bottom - top);
-        let formula = turned(x, y);
-        both += usize::from(drawn && formula);
-        either += usize::from(drawn || formula);
+impl Template {
+    fn new(name: &'static str, inside: Inside, turn: f32) -> Self {
+        const STEPS: usize = 64;
+        let mut template = Self { name, inside, turn, bounds: [9.0, 9.0, -9.0, -9.0] };
+        let grid = |at: usize| (at as f32 + 0.5) / STEPS as f32 * 2.6 - 1.3;
+        for (x, y) in (0..STEPS * STEPS).map(|at| (grid(at % STEPS), grid(at / STEPS))) {
+            if template.has(x, y) {
+                let [left, top, right, bottom] = template.bounds;
+                template.bounds = [left.min(x), top.min(y), right.max(x), bottom.max(y)];
+            }
+        }
+        template
     }
-    both as f32 / either.max(1) as f32
+
+    fn has(&self, x: f32, y: f32) -> bool {
+        let (sin, cos) = self.turn.sin_cos();
+        (self.inside)(x * cos + y * sin, y * cos - x * sin)
+    }
+
+    /// Pixels in both over pixels in either, when fitted to the bounding box.
+    fn overlap(&self, mask: &[bool], width: usize, height: usize) -> f32 {
+        let [left, top, right, bottom] = self.bounds;
+        let (mut both, mut either) = (0, 0);
+        for (at, &drawn) in mask.iter().enumerate() {
+            let x = left + ((at % width) as f32 + 0.5) / width as f32 * (right - left);
+            let y = top + ((at / width) as f32 + 0.5) / height as f32 * (bottom - top);
+            let formula = self.has(x, y);
+            both += usize::from(drawn && formula);
+            either += usize::from(drawn || formula);
+        }
+        both as f32 / either.max(1) as f32
+    }
+}
+
+static TEMPLATES: LazyLock<Vec<Template>> = LazyLock::new(|| {
+    let turns = || (-3..=3).map(|step| (step as f32 * 4.0f32).to_radians());
+    SHAPES.iter().flat_map(|&(name, inside)| turns().map(move |turn| Template::new(name, inside, turn))).collect()
+});
+
+/// The shape whose template agrees in most pixels.
+fn shape(mask: &[bool], width: usize, height: usize) -> &'static str {
+    let scored = TEMPLATES.iter().map(|template| (template.name, template.overlap(mask, width, height)));
+    scored.max_by(|a, b| a.1.total_cmp(&b.1)).expect("nine shapes").0
 }
