@@ -50,7 +50,7 @@ pub(super) fn draft(dice: &mut Dice, split: Split) -> Draft {
     let kinds = Kind::draw_many(dice, split, count, true);
     let form = dice.below(4);
     // Whether the others move too, along the same lanes; where it is asked what moves, they are still.
-    let others_move = form % 3 == 0 && dice.coin();
+    let others_move = matches!(form, 0 | 3) && dice.coin();
     let lanes = dice.distinct(kinds.len(), LANES);
     let actors: Vec<Actor> = (0..kinds.len())
         .map(|index| {

@@ -75,8 +75,8 @@ pub(super) fn draft(dice: &mut Dice, split: Split) -> Draft {
         let first = match form {
             0 => is_side(dice, &mut free),
             1 => where_is(dice, &mut free),
-            2 => what_is_side(dice, &mut free),
-            _ => between(dice, &mut free),
+            2 => what_is_side(dice, &free),
+            _ => between(dice, &free),
         };
         let Some(first) = first else { continue };
         let mut turns = vec![first];
@@ -120,7 +120,7 @@ fn where_is(dice: &mut Dice, free: &mut Vec<Object>) -> Option<Turn> {
 }
 
 /// An object that has exactly one other on a side.
-fn what_is_side(dice: &mut Dice, free: &mut Vec<Object>) -> Option<Turn> {
+fn what_is_side(dice: &mut Dice, free: &[Object]) -> Option<Turn> {
     let side = *dice.pick(&SIDES);
     let beside =
         |b: &Object| -> Vec<Object> { free.iter().filter(|a| side.cells(a.cell, b.cell) > 0).copied().collect() };
@@ -133,7 +133,7 @@ fn what_is_side(dice: &mut Dice, free: &mut Vec<Object>) -> Option<Turn> {
 }
 
 /// A full row or column of three.
-fn between(dice: &mut Dice, free: &mut Vec<Object>) -> Option<Turn> {
+fn between(dice: &mut Dice, free: &[Object]) -> Option<Turn> {
     let at = |col, row| free.iter().find(|object| object.cell == Cell { col, row });
     let mut lines: Vec<[&Object; 3]> = Vec::new();
     for line in 0..3 {
