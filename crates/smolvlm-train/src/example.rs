@@ -4,7 +4,7 @@ use smolvlm::checkpoint::ModelConfig;
 use smolvlm::preprocess::normalise::PixelTable;
 use smolvlm_kernels::{FeatureRow, Segment, TileBatch, TokenBatch};
 
-use crate::{Error, Result};
+use crate::{Error, Result, data};
 
 /// A tokenised conversation with its pixels.
 #[derive(Debug, Clone, Default)]
@@ -25,6 +25,19 @@ pub struct Tiles {
     pub pixel_values: PixelTable,
     /// `[S, S, 3]` each.
     pub rgb: Vec<Vec<u8>>,
+}
+
+impl From<data::Example> for Example {
+    /// A sample as data hands it out: every token that counts has a weight of 1.
+    fn from(made: data::Example) -> Self {
+        let runs = made.pixels.into_iter();
+        let tiles = runs.map(|run| Tiles {
+            pixel_values: run.pixel_values,
+            rgb: run.tiles.into_iter().map(|tile| tile.rgb).collect(),
+        });
+        let weights = made.counted.iter().map(|counted| f32::from(u8::from(*counted)));
+        Self { ids: made.ids, weights: weights.collect(), tiles: tiles.collect() }
+    }
 }
 
 impl Example {

@@ -158,7 +158,7 @@ impl Matmul {
             let most = sys::cublasLtMatmulPreferenceAttributes_t::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES;
             let bytes = self.workspace.bytes();
             result::set_matmul_pref_attribute(preference, most, (&raw const bytes).cast(), size_of_val(&bytes))?;
-            // Sums that are not split: their order is one of the shape's, and the library's kernels that split them race by the sanitizer's account.
+            // Sums are not split: less of their order depends on how many rows there are.
             let schemes = sys::cublasLtMatmulPreferenceAttributes_t::CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK;
             let none = 0_u32;
             result::set_matmul_pref_attribute(preference, schemes, (&raw const none).cast(), size_of_val(&none))?;
