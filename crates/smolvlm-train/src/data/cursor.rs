@@ -112,6 +112,11 @@ impl Schedule {
         self.epoch(samples, epoch).plan.len()
     }
 
+    /// Batches of all epochs.
+    pub fn all_batches(&self, samples: &Samples) -> u64 {
+        (0..self.epochs).map(|epoch| self.batches(samples, epoch) as u64).sum()
+    }
+
     pub(super) fn epoch(&self, samples: &Samples, epoch: u64) -> Epoch {
         let order = self.order.epoch(samples, epoch);
         let plan = self.rule.plan(&order, self.lengths.as_ref(), self.seed, epoch);

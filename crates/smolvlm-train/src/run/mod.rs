@@ -1,0 +1,250 @@
+//! A run of many steps over data, which may be killed at any moment and goes on where it last saved.
+
+mod log;
+mod place;
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+use smolvlm_kernels::TrainBackend;
+
+use self::log::Log;
+use self::place::Place;
+use crate::data::{self, ExampleMaker, Loader, LoaderOptions, Skipped};
+use crate::optimizer::{Optimizer, OptimizerSettings, Rates};
+use crate::schedule;
+use crate::{Error, ErrorKind, Example, Learner, Result};
+
+/// Steps in a row whose gradients may be infinite or no numbers before the run ends with an error.
+const MOST_LEFT_OUT: u64 = 10;
+
+/// What a run is, beside its model and its data.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RunSettings {
+    /// What dropout is drawn from.
+    pub seed: u64,
+    /// Batches that make one step: their gradients add up.
+    pub accumulation: usize,
+    /// Most steps; none: as many as the schedule of the data has batches for.
+    pub steps: Option<u64>,
+    /// Full learning rates.
+    pub rates: Rates,
+    /// How they change after the warm-up.
+    pub shape: schedule::Shape,
+    /// Steps of the warm-up.
+    pub warmup: u64,
+    /// Part of the full rates below which they never fall after it.
+    pub floor: f64,
+    /// Of AdamW.
+    pub optimizer: OptimizerSettings,
+    /// Steps between two saved places; the last step is always saved. 0: only the last.
+    pub save_every: u64,
+}
+
+impl Default for RunSettings {
+    /// One batch a step, a rate of 1e-4, 3 % of a thousand steps of warm-up, then half a cosine.
+    fn default() -> Self {
+        Self {
+            seed: 0,
+            accumulation: 1,
+            steps: None,
+            rates: Rates::same(1e-4),
+            shape: schedule::Shape::Cosine,
+            warmup: 30,
+            floor: 0.0,
+            optimizer: OptimizerSettings::default(),
+            save_every: 500,
+        }
+    }
+}
+
+/// What one step did: a line of the run's log.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StepReport {
+    /// Steps taken, this one included.
+    pub step: u64,
+    /// Epoch of its last batch, from 0.
+    pub epoch: u64,
+    /// Mean cross-entropy over the tokens that count, in nats.
+    pub loss: f64,
+    /// Norm of the gradients before clipping; none when it was no number, and nothing moved.
+    pub norm: Option<f64>,
+    /// Part of the full learning rates.
+    pub rate: f64,
+    /// Examples, tokens read, and tokens that count.
+    pub examples: u64,
+    /// Tokens read.
+    pub tokens: u64,
+    /// Tokens that count.
+    pub counted: u64,
+    /// Samples skipped since the run began.
+    pub skipped: u64,
+    /// Seconds of this step, waiting for data included. The only number that another run may have otherwise.
+    pub seconds: f64,
+}
+
+/// A run in progress.
+pub struct Run<B: TrainBackend> {
+    learner: Learner<B>,
+    optimizer: Optimizer<B>,
+    loader: Loader,
+    settings: RunSettings,
+    schedule: schedule::Schedule,
+    folder: PathBuf,
+    log: Log,
+    step: u64,
+    /// Steps in a row that moved nothing.
+    left_out: u64,
+    /// What was skipped in the last step.
+    skipped: Vec<Skipped>,
+}
+
+impl<B: TrainBackend> Run<B> {
+    /// A run in `folder`: a new one, or the one that is there, from where it last saved.
+    ///
+    /// # Errors
+    /// [`Usage`](ErrorKind::Usage) when the folder holds a run of other data or other settings;
+    /// [`Input`](ErrorKind::Input) when it cannot be read or written.
+    pub fn open(
+        mut learner: Learner<B>,
+        maker: ExampleMaker,
+        batches: data::Schedule,
+        loader: &LoaderOptions,
+        settings: RunSettings,
+        folder: &Path,
+    ) -> Result<Self> {
+        if settings.accumulation == 0 {
+            return Err(Error::usage("batches of a step: expected at least 1, found 0"));
+        }
+        let total = total_steps(&settings, batches.all_batches(maker.samples()));
+        let mut optimizer = Optimizer::new(learner.taped(), settings.optimizer);
+        let (step, cursor) = match Place::newest(folder)? {
+            Some(place) => {
+                place.check(&settings, total)?;
+                optimizer.resume(&place.state(), learner.taped())?;
+                (place.step, place.cursor)
+            }
+            None => (0, batches.start()),
+        };
+        learner.seed(seed_of(&settings, step));
+        let log = Log::open(folder, step)?;
+        let schedule =
+            schedule::Schedule { shape: settings.shape, warmup: settings.warmup, total, floor: settings.floor };
+        let loader = Loader::start(maker, batches, cursor, loader)?;
+        let (folder, left_out, skipped) = (folder.to_owned(), 0, Vec::new());
+        Ok(Self { learner, optimizer, loader, settings, schedule, folder, log, step, left_out, skipped })
+    }
+
+    /// Steps taken so far, those before it was resumed included.
+    pub fn step_count(&self) -> u64 {
+        self.step
+    }
+
+    /// Steps in all.
+    pub fn total_steps(&self) -> u64 {
+        self.schedule.total
+    }
+
+    /// The model as it is.
+    pub fn learner(&self) -> &Learner<B> {
+        &self.learner
+    }
+
+    /// Samples that could not be used in the last step, by name.
+    pub fn skipped(&self) -> &[Skipped] {
+        &self.skipped
+    }
+
+    /// Takes one step, writes it to the log, and saves when it is time to; none when all steps are taken.
+    ///
+    /// # Errors
+    /// [`Input`](ErrorKind::Input) when no sample of an epoch can be used, gradients stay without a finite norm, or a file cannot be
+    /// written; [`Internal`](ErrorKind::Internal) when the machine fails.
+    pub fn step(&mut self) -> Result<Option<StepReport>> {
+        if self.step >= self.schedule.total {
+            return Ok(None);
+        }
+        let started = Instant::now();
+        let Some((epoch, parts)) = self.next_parts()? else {
+            // Batches without a usable sample were passed over, so that there are fewer steps than planned.
+            self.save()?;
+            return Ok(None);
+        };
+        let counted: f64 = parts.iter().flatten().map(Example::counted).sum();
+        let mut sum = 0.0;
+        for examples in &parts {
+            sum += self.learner.learn(examples, 1.0 / counted)?.sum;
+        }
+        let rate = self.schedule.factor(self.step);
+        let norm = self.update(rate)?;
+        self.step += 1;
+        let report = StepReport {
+            step: self.step,
+            epoch,
+            loss: sum / counted,
+            norm,
+            rate,
+            examples: parts.iter().map(|examples| examples.len() as u64).sum(),
+            tokens: parts.iter().flatten().map(|example| example.ids.len() as u64).sum(),
+            counted: counted as u64,
+            skipped: self.loader.cursor().skipped,
+            seconds: started.elapsed().as_secs_f64(),
+        };
+        self.log.write(&report)?;
+        let every = self.settings.save_every;
+        if self.step == self.schedule.total || (every > 0 && self.step.is_multiple_of(every)) {
+            self.save()?;
+        }
+        Ok(Some(report))
+    }
+
+    /// Saves the place: where a run of the same settings goes on from.
+    ///
+    /// # Errors
+    /// [`Input`](ErrorKind::Input) when it cannot be written.
+    pub fn save(&mut self) -> Result<()> {
+        self.log.flush()?;
+        let place =
+            Place::new(&self.folder, self.step, self.loader.cursor().clone(), &self.settings, self.schedule.total);
+        place.write(|state| self.optimizer.store(state, self.learner.taped()))
+    }
+
+    /// The batches of the next step, and the epoch of the last of them.
+    fn next_parts(&mut self) -> Result<Option<(u64, Vec<Vec<Example>>)>> {
+        let (mut parts, mut epoch) = (Vec::new(), 0);
+        self.skipped.clear();
+        while parts.len() < self.settings.accumulation {
+            let Some(batch) = self.loader.next_batch()? else { break };
+            epoch = batch.epoch;
+            self.skipped.extend(batch.skipped);
+            parts.push(batch.examples.into_iter().map(Example::from).collect());
+        }
+        Ok((!parts.is_empty()).then_some((epoch, parts)))
+    }
+
+    /// Moves the parameters; the norm of their gradients, or none when it was not finite and nothing moved.
+    fn update(&mut self, rate: f64) -> Result<Option<f64>> {
+        match self.learner.update(&mut self.optimizer, self.settings.rates.scaled(rate)) {
+            Ok(norm) => {
+                self.left_out = 0;
+                Ok(Some(norm))
+            }
+            Err(error) if error.kind() == ErrorKind::Input && self.left_out + 1 < MOST_LEFT_OUT => {
+                self.left_out += 1;
+                Ok(None)
+            }
+            Err(error) => Err(error.at(format!("step {}", self.step + 1))),
+        }
+    }
+}
+
+fn total_steps(settings: &RunSettings, batches: u64) -> u64 {
+    let all = batches.div_ceil(settings.accumulation as u64);
+    settings.steps.map_or(all, |steps| steps.min(all))
+}
+
+/// Every batch draws from a seed of its own, whatever came before.
+fn seed_of(settings: &RunSettings, step: u64) -> u64 {
+    settings.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(step.wrapping_mul(settings.accumulation as u64))
+}

@@ -1,0 +1,126 @@
+//! A run that is killed at any moment goes on and ends with the same weights, bit by bit.
+
+mod common;
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use common::{CACHE, folder_with, goldens, mixture, processor};
+use serde_json::json;
+use smolvlm::checkpoint::Checkpoint;
+use smolvlm_kernels::CpuBackend;
+use smolvlm_train::data::{BatchRule, ExampleMaker, ExampleRules, LoaderOptions, Samples, Schedule, ScheduleOptions};
+use smolvlm_train::{ErrorKind, Learner, LearnerOptions, LoraOptions, Rates, Result, Run, RunSettings, StepReport};
+
+/// Where the child process of the test trains, and on what.
+const CHILD_FOLDER: &str = "SMOLVLM_TEST_RUN_FOLDER";
+const CHILD_DATA: &str = "SMOLVLM_TEST_RUN_DATA";
+
+fn records() -> String {
+    let words = ["one", "two", "three", "four", "five", "six", "seven"];
+    let records = words.iter().enumerate().map(|(i, word)| {
+        let turns =
+            json!([{"role": "user", "content": format!("<image>Number {i}?")}, {"role": "assistant", "content": word}]);
+        json!({"messages": turns, "images": ["square_48.png"]}).to_string()
+    });
+    let broken = json!({"messages": [{"role": "user", "content": "<image>?"}, {"role": "assistant", "content": "!"}], "images": ["no.png"]});
+    records.chain([broken.to_string()]).collect::<Vec<_>>().join("\n")
+}
+
+fn settings() -> RunSettings {
+    RunSettings {
+        seed: 5,
+        accumulation: 2,
+        rates: Rates::same(3e-3),
+        warmup: 2,
+        save_every: 3,
+        ..RunSettings::default()
+    }
+}
+
+/// 8 samples in batches of 3, two batches a step, 10 epochs: 15 steps. Adapters with dropout, which must be drawn the same.
+fn open(data: &Path, folder: &Path, settings: RunSettings) -> Result<Run<CpuBackend>> {
+    let samples = Arc::new(Samples::open(&mixture(data), CACHE)?);
+    let maker = ExampleMaker::new(samples, processor(), ExampleRules::default())?;
+    let rule = BatchRule::Count { samples: 3 };
+    let batches = Schedule::new(&maker, ScheduleOptions { seed: 1, shuffled: true, rule, epochs: 10, lengths: None })?;
+    let checkpoint = Checkpoint::open(&goldens("checkpoint"))?;
+    checkpoint.validate()?;
+    let lora = LoraOptions { dropout: 0.3, ..LoraOptions::default() };
+    let options = LearnerOptions { lora: Some(lora), ..LearnerOptions::default() };
+    let learner = Learner::load(CpuBackend::new(1).expect("threads"), &checkpoint, options)?;
+    Run::open(learner, maker, batches, &LoaderOptions { threads: 2, ..LoaderOptions::default() }, settings, folder)
+}
+
+fn to_the_end(run: &mut Run<CpuBackend>) -> Vec<StepReport> {
+    std::iter::from_fn(|| run.step().expect("a step")).collect()
+}
+
+fn weights(run: &Run<CpuBackend>) -> Vec<u32> {
+    let taped = run.learner().taped();
+    let parameters = taped.parameters();
+    parameters.iter().flat_map(|parameter| parameter.master(taped.inner())).map(f32::to_bits).collect()
+}
+
+/// Lines of the log without the time, which differs.
+fn log(folder: &Path) -> Vec<StepReport> {
+    let text = std::fs::read_to_string(folder.join("log.jsonl")).expect("a log");
+    let line = |line| StepReport { seconds: 0.0, ..serde_json::from_str(line).expect("a step") };
+    text.lines().map(line).collect()
+}
+
+/// What the process that is killed does; nothing when the tests run it themselves.
+#[test]
+fn the_process_that_is_killed() {
+    let Some(folder) = std::env::var_os(CHILD_FOLDER) else { return };
+    let data = std::env::var_os(CHILD_DATA).expect("data");
+    let mut run = open(Path::new(&data), Path::new(&folder), settings()).expect("a run");
+    to_the_end(&mut run);
+}
+
+#[test]
+fn a_run_killed_three_times_ends_bit_equal_to_one_that_was_not() {
+    let (folder, data) = folder_with("records.jsonl", records());
+    let (whole, killed) = (folder.path().join("whole"), folder.path().join("killed"));
+    let mut run = open(&data, &whole, settings()).expect("a run");
+    let started = Instant::now();
+    let reports = to_the_end(&mut run);
+    let duration = started.elapsed();
+    assert_eq!((reports.len() as u64, run.total_steps()), (15, 15));
+    assert!(reports[14].loss < reports[0].loss, "{reports:?}");
+    assert_eq!(reports[14].skipped, 10, "one sample of each epoch has no picture");
+    for part in [0.35, 0.5, 0.2] {
+        let mut child = Command::new(std::env::current_exe().expect("this test"))
+            .args(["--exact", "the_process_that_is_killed"])
+            .env(CHILD_FOLDER, &killed)
+            .env(CHILD_DATA, &data)
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("a process");
+        std::thread::sleep(duration.mul_f64(part) + Duration::from_millis(200));
+        child.kill().expect("a signal");
+        child.wait().expect("its end");
+    }
+    let mut resumed = open(&data, &killed, settings()).expect("the same run");
+    to_the_end(&mut resumed);
+    assert!(weights(&run) == weights(&resumed), "the weights of both");
+    assert_eq!(log(&killed), log(&whole));
+}
+
+#[test]
+fn a_folder_of_another_run_is_refused_and_a_finished_one_has_no_more_steps() {
+    let (folder, data) = folder_with("records.jsonl", records());
+    let short = RunSettings { steps: Some(2), ..settings() };
+    let mut run = open(&data, folder.path(), short.clone()).expect("a run");
+    assert_eq!(to_the_end(&mut run).len(), 2);
+    let mut again = open(&data, folder.path(), short.clone()).expect("the same run");
+    assert_eq!(again.step_count(), 2);
+    assert!(again.step().expect("no step").is_none());
+    assert!(weights(&run) == weights(&again), "nothing moved");
+    let other = RunSettings { rates: Rates::same(1.0), ..short };
+    let error = open(&data, folder.path(), other).err().expect("other rates");
+    assert_eq!(error.kind(), ErrorKind::Usage);
+    assert!(error.to_string().contains("other settings"), "{error}");
+}
