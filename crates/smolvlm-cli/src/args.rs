@@ -31,6 +31,7 @@ pub(crate) enum Command {
     Info(InfoArgs),
     Download(DownloadArgs),
     Quantize(QuantizeArgs),
+    Finetune(FinetuneArgs),
     Frames(FramesArgs),
     Trace(TraceArgs),
     Bench(BenchArgs),
@@ -171,6 +172,41 @@ pub(crate) struct QuantizeArgs {
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub(crate) threads: usize,
     /// Write JSON to standard output.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// No progress on standard error.
+    #[arg(long, short)]
+    pub(crate) quiet: bool,
+}
+
+/// Teach a checkpoint what a data set holds: all weights, or adapters beside them.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The configuration is a YAML file; what is not named has a default:
+  model: ./smolvlm2-256m                  # a checkpoint folder or hub id
+  data: mixture.yaml                      # a mixture, or a file or folder of records
+  output: first-run                       # log.jsonl, the last place, what was learned
+  epochs: 3
+  batch: {by: count, samples: 4}
+  learning_rate: {vision: 0, connector: 1e-4, text: 1e-4}
+  lora: {rank: 8, alpha: 16}              # none: all weights learn
+A run that was stopped goes on where it last saved when it is started again. It computes on the processor.
+
+Examples:
+  smolvlm finetune --config run.yaml
+  smolvlm finetune --config run.yaml --check
+  smolvlm run --model first-run/model --image bee.jpg \"What is this?\"")]
+pub(crate) struct FinetuneArgs {
+    /// The run's file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: PathBuf,
+    /// Look at the data, say what cannot be used, and end.
+    #[arg(long)]
+    pub(crate) check: bool,
+    /// Threads that compute. 0: one for each core.
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub(crate) threads: usize,
+    /// Write JSON to standard output: a line for each step, then where the result is.
     #[arg(long)]
     pub(crate) json: bool,
     /// No progress on standard error.

@@ -86,6 +86,11 @@ pub(crate) fn media_options(args: &MediaArgs) -> MediaOptions {
     MediaOptions { overrides, video: VideoOptions { reader, as_coded: args.no_rotate, worker: worker() }, limits }
 }
 
+/// Media of training data, decoded as those of prompts are by default.
+pub(crate) fn training_media() -> MediaOptions {
+    MediaOptions { video: VideoOptions { worker: worker(), ..VideoOptions::default() }, ..MediaOptions::default() }
+}
+
 /// This very program, started again to decode videos where a broken one can do no harm.
 fn worker() -> Option<WorkerCommand> {
     let program = std::env::current_exe().ok()?;

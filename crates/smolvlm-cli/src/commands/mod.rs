@@ -4,6 +4,7 @@ pub(crate) mod bench;
 pub(crate) mod chat;
 pub(crate) mod completions;
 pub(crate) mod download;
+pub(crate) mod finetune;
 pub(crate) mod frames;
 pub(crate) mod info;
 pub(crate) mod media_worker;

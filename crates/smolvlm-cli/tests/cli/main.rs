@@ -8,6 +8,7 @@ mod common;
 mod completions;
 mod containment;
 mod download;
+mod finetune;
 mod frames;
 mod info;
 mod limits;

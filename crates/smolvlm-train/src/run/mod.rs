@@ -1,5 +1,7 @@
 //! A run of many steps over data, which may be killed at any moment and goes on where it last saved.
 
+pub mod config;
+mod finetune;
 mod log;
 mod place;
 
@@ -8,6 +10,9 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 use smolvlm_kernels::TrainBackend;
+
+pub use self::config::RunConfig;
+pub use self::finetune::{Finetune, Prepared};
 
 use self::log::Log;
 use self::place::Place;

@@ -1,0 +1,369 @@
+//! A run as people write it down: a YAML file.
+//!
+//! ```yaml
+//! model: ./smolvlm2-256m        # a checkpoint folder or hub id
+//! data: mixture.yaml            # a mixture, or a file or folder of records; relative to this file
+//! output: first-run             # where the run is kept; relative to this file
+//! dtype: bf16                   # f32, bf16; beneath adapters also q8, q4
+//! epochs: 3
+//! batch: {by: count, samples: 4}
+//! learning_rate: {vision: 0, connector: 1e-4, text: 1e-4}    # or one number; 0 leaves a part as it is
+//! schedule: {shape: cosine, warmup: 30}
+//! lora: {rank: 8, alpha: 16, dropout: 0.05}                  # none: all weights learn
+//! ```
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use smolvlm_kernels::Format;
+
+use super::RunSettings;
+use crate::data::{BatchRule, ExampleRules, Loss};
+use crate::lora::{LoraOptions, Targets};
+use crate::optimizer::{OptimizerSettings, Rates};
+use crate::parameters::Group;
+use crate::schedule::Shape;
+use crate::{Error, LearnerOptions, Recompute, Result};
+
+/// Largest file, in bytes.
+const MAX_FILE: u64 = 1 << 20;
+
+/// What a run is made of.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunConfig {
+    /// A checkpoint folder or hub id.
+    pub model: String,
+    /// A mixture (`.yaml`, `.yml`), or a file or folder of records.
+    pub data: PathBuf,
+    /// The folder of the run: its log, its last place, what it has learned.
+    pub output: PathBuf,
+    /// What products are computed in.
+    #[serde(default)]
+    pub dtype: TrainDtype,
+    /// How often every sample is seen.
+    #[serde(default = "one_epoch")]
+    pub epochs: u64,
+    /// Most steps.
+    #[serde(default)]
+    pub steps: Option<u64>,
+    /// Which samples make a batch.
+    #[serde(default = "four_samples")]
+    pub batch: BatchRule,
+    /// Batches of a step.
+    #[serde(default = "one_batch")]
+    pub accumulation: usize,
+    /// Full rates.
+    #[serde(default)]
+    pub learning_rate: LearningRate,
+    /// How they change.
+    #[serde(default)]
+    pub schedule: ScheduleConfig,
+    /// Of AdamW.
+    #[serde(default)]
+    pub adamw: AdamWConfig,
+    /// Adapters in place of the weights.
+    #[serde(default)]
+    pub lora: Option<LoraConfig>,
+    /// Whether inner results of blocks are computed twice rather than kept.
+    #[serde(default)]
+    pub recompute: bool,
+    /// Which tokens are learned.
+    #[serde(default)]
+    pub loss: LossConfig,
+    /// Longest example, in tokens; longer ones are skipped and named.
+    #[serde(default)]
+    pub max_tokens: Option<usize>,
+    /// Of the order of samples, of adapters' first values and of dropout.
+    #[serde(default)]
+    pub seed: u64,
+    /// Steps between two saved places.
+    #[serde(default = "often")]
+    pub save_every: u64,
+}
+
+/// A number format.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TrainDtype {
+    /// Exact.
+    F32,
+    /// bfloat16 beside f32 masters.
+    #[default]
+    Bf16,
+    /// Frozen weights in 8 bits.
+    Q8,
+    /// Frozen weights in 4 bits.
+    Q4,
+}
+
+/// One rate, or one for each part.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[serde(untagged)]
+pub enum LearningRate {
+    /// For all.
+    One(f64),
+    /// For each; what is not named is left as it is.
+    Parts(PartRates),
+}
+
+/// Rates of a model's parts.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PartRates {
+    /// The vision tower.
+    pub vision: f64,
+    /// The connector.
+    pub connector: f64,
+    /// The text model.
+    pub text: f64,
+}
+
+/// Rates from step to step.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ScheduleConfig {
+    /// After the warm-up.
+    pub shape: ShapeConfig,
+    /// Steps.
+    pub warmup: u64,
+    /// Part of the full rates.
+    pub floor: f64,
+}
+
+/// What follows the warm-up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ShapeConfig {
+    /// The full rates.
+    Constant,
+    /// Straight down.
+    Linear,
+    /// Half a cosine.
+    #[default]
+    Cosine,
+}
+
+/// AdamW's numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AdamWConfig {
+    /// Decay of the gradients' mean.
+    pub beta1: f64,
+    /// Decay of the squares' mean.
+    pub beta2: f64,
+    /// Added to the root of the squares' mean.
+    pub eps: f64,
+    /// Of the matrices of products.
+    pub weight_decay: f64,
+    /// Largest norm of the gradients; 0: any.
+    pub clip: f64,
+}
+
+/// Adapters.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LoraConfig {
+    /// Rows of `A`.
+    pub rank: usize,
+    /// Scaled by `alpha / rank`.
+    pub alpha: f64,
+    /// Share of inputs left out.
+    pub dropout: f32,
+    /// Scaled by `alpha / √rank`.
+    pub rank_stabilised: bool,
+    /// Names of modules, or a regular expression over whole names.
+    pub targets: Option<TargetsConfig>,
+}
+
+/// Which modules have adapters.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(untagged)]
+pub enum TargetsConfig {
+    /// A regular expression.
+    Pattern(String),
+    /// Names.
+    Names(Vec<String>),
+}
+
+/// Which tokens are learned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LossConfig {
+    /// The assistant's.
+    #[default]
+    Replies,
+    /// All but image tokens.
+    Full,
+}
+
+fn one_epoch() -> u64 {
+    1
+}
+
+fn one_batch() -> usize {
+    1
+}
+
+fn four_samples() -> BatchRule {
+    BatchRule::Count { samples: 4 }
+}
+
+fn often() -> u64 {
+    RunSettings::default().save_every
+}
+
+impl Default for LearningRate {
+    fn default() -> Self {
+        Self::One(RunSettings::default().rates.text)
+    }
+}
+
+impl Default for ScheduleConfig {
+    fn default() -> Self {
+        let RunSettings { warmup, floor, .. } = RunSettings::default();
+        Self { shape: ShapeConfig::default(), warmup, floor }
+    }
+}
+
+impl Default for AdamWConfig {
+    fn default() -> Self {
+        let OptimizerSettings { beta1, beta2, eps, decay, clip } = OptimizerSettings::default();
+        Self { beta1, beta2, eps, weight_decay: decay, clip: clip.unwrap_or_default() }
+    }
+}
+
+impl Default for LoraConfig {
+    fn default() -> Self {
+        let LoraOptions { rank, alpha, dropout, rank_stabilised, .. } = LoraOptions::default();
+        Self { rank, alpha, dropout, rank_stabilised, targets: None }
+    }
+}
+
+impl RunConfig {
+    /// Reads a file. Relative paths of data and output start at its folder.
+    ///
+    /// # Errors
+    /// [`Input`](crate::ErrorKind::Input) when it cannot be read, naming the line: unknown keys, wrong types;
+    /// [`Usage`](crate::ErrorKind::Usage) for numbers out of range.
+    pub fn from_file(path: &Path) -> Result<Self> {
+        let place = path.display();
+        let cannot = |error: std::io::Error| Error::input(format!("{place}: cannot be read: {error}")).caused_by(error);
+        let found = std::fs::metadata(path).map_err(cannot)?;
+        if !found.is_file() || found.len() > MAX_FILE {
+            return Err(Error::input(format!("{place}: expected a file of at most {MAX_FILE} bytes")));
+        }
+        let text = std::fs::read_to_string(path).map_err(cannot)?;
+        let mut config: Self =
+            serde_saphyr::from_str(&text).map_err(|error| Error::input(format!("{place}: {error}")))?;
+        config.check().map_err(|error| error.at(place))?;
+        let folder = path.parent().unwrap_or(Path::new(""));
+        config.data = folder.join(config.data);
+        config.output = folder.join(config.output);
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<()> {
+        let Rates { vision, connector, text } = self.rates();
+        let AdamWConfig { beta1, beta2, eps, weight_decay, clip } = self.adamw;
+        let at_least_zero = [
+            ("learning_rate.vision", vision),
+            ("learning_rate.connector", connector),
+            ("learning_rate.text", text),
+            ("adamw.weight_decay", weight_decay),
+            ("adamw.clip", clip),
+            ("schedule.floor", self.schedule.floor),
+        ];
+        let wrong =
+            |name: &str, range: &str, found: f64| Err(Error::usage(format!("{name}: expected {range}, found {found}")));
+        if let Some((name, found)) = at_least_zero.iter().find(|(_, value)| !value.is_finite() || *value < 0.0) {
+            return wrong(name, "a number of at least 0", *found);
+        }
+        if let Some((name, found)) =
+            [("adamw.beta1", beta1), ("adamw.beta2", beta2)].iter().find(|(_, beta)| !(0.0..1.0).contains(beta))
+        {
+            return wrong(name, "a number from 0 to below 1", *found);
+        }
+        if !eps.is_finite() || eps <= 0.0 {
+            return wrong("adamw.eps", "a number above 0", eps);
+        }
+        if self.epochs == 0 || self.accumulation == 0 {
+            return Err(Error::usage("epochs and accumulation: expected at least 1 of each, found 0"));
+        }
+        if vision + connector + text == 0.0 {
+            return Err(Error::usage("learning_rate: expected one above 0, or nothing would be learned"));
+        }
+        if self.lora.is_none() && matches!(self.dtype, TrainDtype::Q8 | TrainDtype::Q4) {
+            return Err(Error::usage("dtype: q8 and q4 weights cannot learn; expected lora beside them"));
+        }
+        self.lora_options()?.map_or(Ok(()), |lora| lora.check())
+    }
+
+    fn rates(&self) -> Rates {
+        match self.learning_rate {
+            LearningRate::One(rate) => Rates::same(rate),
+            LearningRate::Parts(PartRates { vision, connector, text }) => Rates { vision, connector, text },
+        }
+    }
+
+    /// What the run does with its model and its data.
+    pub fn settings(&self) -> RunSettings {
+        let AdamWConfig { beta1, beta2, eps, weight_decay, clip } = self.adamw;
+        RunSettings {
+            seed: self.seed,
+            accumulation: self.accumulation,
+            steps: self.steps,
+            rates: self.rates(),
+            shape: match self.schedule.shape {
+                ShapeConfig::Constant => Shape::Constant,
+                ShapeConfig::Linear => Shape::Linear,
+                ShapeConfig::Cosine => Shape::Cosine,
+            },
+            warmup: self.schedule.warmup,
+            floor: self.schedule.floor,
+            optimizer: OptimizerSettings { beta1, beta2, eps, decay: weight_decay, clip: (clip > 0.0).then_some(clip) },
+            save_every: self.save_every,
+        }
+    }
+
+    /// How samples become examples.
+    pub fn example_rules(&self) -> ExampleRules {
+        let loss = match self.loss {
+            LossConfig::Replies => Loss::Replies,
+            LossConfig::Full => Loss::Full,
+        };
+        ExampleRules { loss, max_tokens: self.max_tokens.unwrap_or(usize::MAX), ..ExampleRules::default() }
+    }
+
+    /// How the model learns: what has no rate does not, and beneath adapters nothing else does.
+    ///
+    /// # Errors
+    /// [`Usage`](crate::ErrorKind::Usage) for adapters that cannot be made.
+    pub fn learner_options(&self) -> Result<LearnerOptions> {
+        let (rates, lora) = (self.rates(), self.lora_options()?);
+        let all = lora.is_none();
+        Ok(LearnerOptions {
+            format: match self.dtype {
+                TrainDtype::F32 => Format::F32,
+                TrainDtype::Bf16 => Format::Bf16,
+                TrainDtype::Q8 => Format::Q8,
+                TrainDtype::Q4 => Format::Q4,
+            },
+            selection: Box::new(move |name| all && rates.of(Group::of(name)) != 0.0),
+            lora,
+            recompute: if self.recompute { Recompute::Blocks } else { Recompute::Nothing },
+            tiles: 0,
+        })
+    }
+
+    fn lora_options(&self) -> Result<Option<LoraOptions>> {
+        let Some(LoraConfig { rank, alpha, dropout, rank_stabilised, targets }) = &self.lora else { return Ok(None) };
+        let targets = match targets {
+            None => LoraOptions::default().targets,
+            Some(TargetsConfig::Names(names)) => Targets::Names(names.clone()),
+            Some(TargetsConfig::Pattern(pattern)) => Targets::pattern(pattern)?,
+        };
+        let (rank, alpha, dropout, rank_stabilised) = (*rank, *alpha, *dropout, *rank_stabilised);
+        Ok(Some(LoraOptions { rank, alpha, dropout, rank_stabilised, targets, seed: self.seed }))
+    }
+}
