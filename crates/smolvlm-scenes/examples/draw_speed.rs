@@ -1,6 +1,6 @@
 //! Samples, pictures and clips a second on one core, by skill.
 //!
-//! `cargo run --release -p smolvlm-scenes --example speed -- [SECONDS]`
+//! `cargo run --release -p smolvlm-scenes --example draw_speed -- [SECONDS]`
 
 #![allow(clippy::print_stdout, reason = "an example shows its result")]
 
