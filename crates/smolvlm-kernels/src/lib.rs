@@ -1,7 +1,7 @@
 //! Numbers on views: the [`Backend`] seam, a scalar [reference](mod@reference) of every operation, and the [`cpu`] and [`cuda`] backends.
 //!
 //! An operation is what one fused kernel does well, not a primitive of algebra. A model is written once over the
-//! trait; backends are interchangeable and are held to the reference by `tests/conformance.rs`.
+//! trait; backends are interchangeable and are held to the reference by `tests/conformance`.
 //!
 //! [`training`] extends the seam by what learning needs.
 //!

@@ -6,9 +6,11 @@
 
 use std::time::Instant;
 
+use smolvlm::TileRun;
 use smolvlm::checkpoint::Checkpoint;
+use smolvlm::preprocess::Tile;
 use smolvlm_kernels::{CpuBackend, Format};
-use smolvlm_train::{Example, Learner, LearnerOptions, Optimizer, OptimizerSettings, Rates, Tiles};
+use smolvlm_train::{Example, Learner, LearnerOptions, Optimizer, OptimizerSettings, Rates};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -42,8 +44,9 @@ fn example(config: &smolvlm::checkpoint::ModelConfig, tokens: usize, tiles: usiz
     let text = (0..tokens.saturating_sub(shown)).map(|i| 17 + (i * 37 % 200) as u32);
     let ids: Vec<u32> = std::iter::repeat_n(config.image_token_id, shown).chain(text).collect();
     let weights = (0..ids.len()).map(|i| if i > ids.len() / 2 { 1.0 } else { 0.0 }).collect();
-    let bytes = config.vision.image_size.pow(2) * 3;
-    let rgb = (0..tiles).map(|tile| (0..bytes).map(|i| (i * 7 + tile * 31) as u8).collect()).collect();
+    let size = config.vision.image_size;
+    let rgb = |tile| (0..size * size * 3).map(|i| (i * 7 + tile * 31) as u8).collect();
+    let drawn = (0..tiles).map(|tile| Tile { size, rgb: rgb(tile) }).collect();
     let pixel_values = [std::array::from_fn(|value| (value as f32 - 127.5) / 127.5); 3];
-    Example { ids, weights, tiles: vec![Tiles { pixel_values, rgb }] }
+    Example { ids, weights, tiles: vec![TileRun { tiles: drawn, pixel_values }] }
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 
 pub use smolvlm::ErrorKind;
+use smolvlm_kernels::BackendError;
 
 /// An error with its kind, a message that says what was expected and found where, and its source.
 #[derive(Debug)]
@@ -65,6 +66,13 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         self.source.as_deref().map(|source| source as &(dyn std::error::Error + 'static))
+    }
+}
+
+impl From<BackendError> for Error {
+    /// As the engine reports what a machine failed at.
+    fn from(error: BackendError) -> Self {
+        smolvlm::Error::from(error).into()
     }
 }
 

@@ -1,5 +1,6 @@
 //! What is learned from: token ids, which of them count, and the tiles that they show.
 
+use smolvlm::TileRun;
 use smolvlm::checkpoint::ModelConfig;
 use smolvlm::preprocess::normalise::PixelTable;
 use smolvlm_kernels::{FeatureRow, Segment, TileBatch, TokenBatch};
@@ -15,35 +16,21 @@ pub struct Example {
     /// read and not learned.
     pub weights: Vec<f32>,
     /// Tiles in the order of the image tokens.
-    pub tiles: Vec<Tiles>,
-}
-
-/// Some tiles in a row.
-#[derive(Debug, Clone)]
-pub struct Tiles {
-    /// What each 8-bit value of each colour means to the model.
-    pub pixel_values: PixelTable,
-    /// `[S, S, 3]` each.
-    pub rgb: Vec<Vec<u8>>,
+    pub tiles: Vec<TileRun>,
 }
 
 impl From<data::Example> for Example {
     /// A sample as data hands it out: every token that counts has a weight of 1.
     fn from(made: data::Example) -> Self {
-        let runs = made.pixels.into_iter();
-        let tiles = runs.map(|run| Tiles {
-            pixel_values: run.pixel_values,
-            rgb: run.tiles.into_iter().map(|tile| tile.rgb).collect(),
-        });
         let weights = made.counted.iter().map(|counted| f32::from(u8::from(*counted)));
-        Self { ids: made.ids, weights: weights.collect(), tiles: tiles.collect() }
+        Self { ids: made.ids, weights: weights.collect(), tiles: made.pixels }
     }
 }
 
 impl Example {
     /// How many tiles it shows.
     pub fn tile_count(&self) -> usize {
-        self.tiles.iter().map(|tiles| tiles.rgb.len()).sum()
+        self.tiles.iter().map(|run| run.tiles.len()).sum()
     }
 
     /// Sum of the weights that count.
@@ -76,7 +63,7 @@ impl Example {
             return wrong(format!("expected {expected} image tokens for {tiles} tiles, found {shown}"));
         }
         let bytes = config.vision.image_size.pow(2) * 3;
-        let mut each = self.tiles.iter().flat_map(|tiles| &tiles.rgb);
+        let mut each = self.tiles.iter().flat_map(|run| &run.tiles).map(|tile| &tile.rgb);
         if let Some(tile) = each.find(|tile| tile.len() != bytes) {
             let side = config.vision.image_size;
             return wrong(format!("expected {bytes} bytes of a tile of {side} pixels a side, found {}", tile.len()));
@@ -136,11 +123,11 @@ impl Step {
 /// The tiles of all examples in order, at most `most` that mean their values alike at a time.
 pub(crate) fn tile_parts(examples: &[Example], most: usize) -> Vec<(&PixelTable, Vec<&[u8]>)> {
     let mut parts: Vec<(&PixelTable, Vec<&[u8]>)> = Vec::new();
-    for tiles in examples.iter().flat_map(|example| &example.tiles) {
-        for tile in &tiles.rgb {
+    for run in examples.iter().flat_map(|example| &example.tiles) {
+        for tile in &run.tiles {
             match parts.last_mut() {
-                Some((values, part)) if part.len() < most && **values == tiles.pixel_values => part.push(tile),
-                _ => parts.push((&tiles.pixel_values, vec![tile])),
+                Some((values, part)) if part.len() < most && **values == run.pixel_values => part.push(&tile.rgb),
+                _ => parts.push((&run.pixel_values, vec![&tile.rgb])),
             }
         }
     }

@@ -3,7 +3,7 @@
 use smolvlm::Compat;
 use smolvlm::checkpoint::{Checkpoint, ModelConfig};
 use smolvlm::model::Model;
-use smolvlm_kernels::{Backend, BackendError, CacheShape, Format, TrainBackend};
+use smolvlm_kernels::{Backend, CacheShape, Format, TrainBackend};
 
 use crate::example::{Example, Step, tile_batch, tile_parts};
 use crate::lora::LoraOptions;
@@ -114,7 +114,7 @@ impl<B: TrainBackend> Learner<B> {
         self.seed = self.seed.wrapping_add(1);
         let outcome = self.forward(examples).and_then(|(step, logits)| {
             let weights: Vec<f32> = step.weights.iter().map(|weight| (f64::from(*weight) * scale) as f32).collect();
-            let sum = self.taped.backward(&logits, &step.targets, &weights).map_err(machine)?;
+            let sum = self.taped.backward(&logits, &step.targets, &weights)?;
             Ok(StepLoss { sum: sum / scale, counted: step.counted() })
         });
         self.taped.end();
@@ -129,7 +129,7 @@ impl<B: TrainBackend> Learner<B> {
         check(examples, self.config())?;
         self.taped.begin_evaluation();
         let outcome = self.forward(examples).and_then(|(step, logits)| {
-            let sum = self.taped.loss(&logits, &step.targets, &step.weights).map_err(machine)?;
+            let sum = self.taped.loss(&logits, &step.targets, &step.weights)?;
             Ok(StepLoss { sum, counted: step.counted() })
         });
         self.taped.end();
@@ -158,7 +158,7 @@ impl<B: TrainBackend> Learner<B> {
         taped.fill_tokens(&mut self.token_plan, &mut self.cache, &step.batch);
         let features: Vec<&Tensor<B>> = features.iter().collect();
         let text = self.model.text();
-        let logits = text.forward(taped, &self.token_plan, &mut self.cache, &features).map_err(machine)?;
+        let logits = text.forward(taped, &self.token_plan, &mut self.cache, &features)?;
         Ok((step, logits))
     }
 }
@@ -166,8 +166,4 @@ impl<B: TrainBackend> Learner<B> {
 fn check(examples: &[Example], config: &ModelConfig) -> Result<()> {
     let mut numbered = examples.iter().enumerate();
     numbered.try_for_each(|(i, example)| example.check(config).map_err(|error| error.at(format!("example {i}"))))
-}
-
-fn machine(error: BackendError) -> Error {
-    Error::internal(error.message)
 }

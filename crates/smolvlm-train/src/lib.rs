@@ -17,9 +17,10 @@ mod save;
 mod schedule;
 mod state;
 pub mod taped;
+mod yaml;
 
 pub use error::{Error, ErrorKind, Result};
-pub use example::{Example, Tiles};
+pub use example::Example;
 pub use learner::{Learner, LearnerOptions, StepLoss};
 pub use lora::{AdapterFile, LoraOptions, Targets};
 pub use optimizer::{Optimizer, OptimizerSettings, Rates};

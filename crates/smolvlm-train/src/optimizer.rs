@@ -1,5 +1,6 @@
 //! AdamW over all parameters.
 
+use serde::Deserialize;
 use smolvlm_kernels::TrainBackend;
 use smolvlm_kernels::training::AdamW;
 
@@ -8,7 +9,8 @@ use crate::taped::Taped;
 use crate::{Error, Result};
 
 /// What stays the same from step to step.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub struct OptimizerSettings {
     /// Decay of the gradients' mean.
     pub beta1: f64,
@@ -17,6 +19,7 @@ pub struct OptimizerSettings {
     /// Added to the root of the squares' mean.
     pub eps: f64,
     /// Weight decay, decoupled, of the matrices of products.
+    #[serde(rename = "weight_decay")]
     pub decay: f64,
     /// Gradients are scaled down so that their norm over all parameters is at most this; none: they are left alone.
     pub clip: Option<f64>,
@@ -29,7 +32,8 @@ impl Default for OptimizerSettings {
 }
 
 /// Learning rates of one step. What has the rate zero is left alone: it does not decay, and its moments wait.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub struct Rates {
     /// Of the vision tower.
     pub vision: f64,
@@ -114,7 +118,7 @@ impl<B: TrainBackend> Optimizer<B> {
             drop((master, gradient));
             parameter.refresh(backend);
         }
-        backend.failure().map_err(|error| Error::internal(error.message))?;
+        backend.failure()?;
         Ok(norm)
     }
 }

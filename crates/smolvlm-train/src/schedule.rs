@@ -2,8 +2,11 @@
 
 use std::f64::consts::PI;
 
+use serde::Deserialize;
+
 /// What follows the warm-up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Shape {
     /// The full rate to the end.
     Constant,

@@ -97,5 +97,5 @@ fn show(bar: &ProgressBar, report: &StepReport, tokens: u64, elapsed: Duration) 
 
 /// Another crate's error as this program reports it.
 fn ours(error: smolvlm_train::Error) -> Error {
-    Error::new(error.kind(), error.to_string())
+    Error::new(error.kind(), error.to_string()).caused_by(error)
 }

@@ -86,6 +86,7 @@ fn a_wrong_file_is_refused_by_line_or_name() {
         ("learning_rate: -1", 2, ["learning_rate", "at least 0, found -1"]),
         ("learning_rate: {vision: 0}", 2, ["learning_rate", "nothing would be learned"]),
         ("dtype: q4", 2, ["dtype", "lora"]),
+        ("adamw: {clip: 0}", 2, ["adamw.clip", "above 0, found 0"]),
         ("adamw: {beta1: 1.0}", 2, ["adamw.beta1", "found 1"]),
         ("lora: {rank: 0}", 2, ["rank", "0"]),
         ("epochs: 0", 2, ["epochs", "at least 1"]),

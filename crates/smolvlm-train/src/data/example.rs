@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use serde::Deserialize;
 use smolvlm::messages::Messages;
 use smolvlm::{Outline, Prepared, Processor, TileRun};
 
@@ -10,7 +11,8 @@ use super::samples::{SampleRef, Samples};
 use crate::{Error, Result};
 
 /// Which tokens count for the loss.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Loss {
     /// The assistant's: each answer from its first token to its end token, `<end_of_utterance>`, so that a model learns when
     /// to stop. The line break after it does not count, because nothing is generated after the end token; neither do the role's

@@ -23,10 +23,7 @@ use crate::lora::{LoraOptions, Targets};
 use crate::optimizer::{OptimizerSettings, Rates};
 use crate::parameters::Group;
 use crate::schedule::Shape;
-use crate::{Error, LearnerOptions, Recompute, Result};
-
-/// Largest file, in bytes.
-const MAX_FILE: u64 = 1 << 20;
+use crate::{Error, LearnerOptions, Recompute, Result, yaml};
 
 /// What a run is made of.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -61,7 +58,7 @@ pub struct RunConfig {
     pub schedule: ScheduleConfig,
     /// Of AdamW.
     #[serde(default)]
-    pub adamw: AdamWConfig,
+    pub adamw: OptimizerSettings,
     /// Adapters in place of the weights.
     #[serde(default)]
     pub lora: Option<LoraConfig>,
@@ -70,7 +67,7 @@ pub struct RunConfig {
     pub recompute: bool,
     /// Which tokens are learned.
     #[serde(default)]
-    pub loss: LossConfig,
+    pub loss: Loss,
     /// Longest example, in tokens; longer ones are skipped and named.
     #[serde(default)]
     pub max_tokens: Option<usize>,
@@ -104,19 +101,7 @@ pub enum LearningRate {
     /// For all.
     One(f64),
     /// For each; what is not named is left as it is.
-    Parts(PartRates),
-}
-
-/// Rates of a model's parts.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct PartRates {
-    /// The vision tower.
-    pub vision: f64,
-    /// The connector.
-    pub connector: f64,
-    /// The text model.
-    pub text: f64,
+    Parts(Rates),
 }
 
 /// Rates from step to step.
@@ -124,40 +109,11 @@ pub struct PartRates {
 #[serde(deny_unknown_fields, default)]
 pub struct ScheduleConfig {
     /// After the warm-up.
-    pub shape: ShapeConfig,
+    pub shape: Shape,
     /// Steps.
     pub warmup: u64,
     /// Part of the full rates.
     pub floor: f64,
-}
-
-/// What follows the warm-up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum ShapeConfig {
-    /// The full rates.
-    Constant,
-    /// Straight down.
-    Linear,
-    /// Half a cosine.
-    #[default]
-    Cosine,
-}
-
-/// AdamW's numbers.
-#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct AdamWConfig {
-    /// Decay of the gradients' mean.
-    pub beta1: f64,
-    /// Decay of the squares' mean.
-    pub beta2: f64,
-    /// Added to the root of the squares' mean.
-    pub eps: f64,
-    /// Of the matrices of products.
-    pub weight_decay: f64,
-    /// Largest norm of the gradients; 0: any.
-    pub clip: f64,
 }
 
 /// Adapters.
@@ -186,17 +142,6 @@ pub enum TargetsConfig {
     Names(Vec<String>),
 }
 
-/// Which tokens are learned.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum LossConfig {
-    /// The assistant's.
-    #[default]
-    Replies,
-    /// All but image tokens.
-    Full,
-}
-
 fn one_epoch() -> u64 {
     1
 }
@@ -221,15 +166,8 @@ impl Default for LearningRate {
 
 impl Default for ScheduleConfig {
     fn default() -> Self {
-        let RunSettings { warmup, floor, .. } = RunSettings::default();
-        Self { shape: ShapeConfig::default(), warmup, floor }
-    }
-}
-
-impl Default for AdamWConfig {
-    fn default() -> Self {
-        let OptimizerSettings { beta1, beta2, eps, decay, clip } = OptimizerSettings::default();
-        Self { beta1, beta2, eps, weight_decay: decay, clip: clip.unwrap_or_default() }
+        let RunSettings { shape, warmup, floor, .. } = RunSettings::default();
+        Self { shape, warmup, floor }
     }
 }
 
@@ -247,16 +185,8 @@ impl RunConfig {
     /// [`Input`](crate::ErrorKind::Input) when it cannot be read, naming the line: unknown keys, wrong types;
     /// [`Usage`](crate::ErrorKind::Usage) for numbers out of range.
     pub fn from_file(path: &Path) -> Result<Self> {
-        let place = path.display();
-        let cannot = |error: std::io::Error| Error::input(format!("{place}: cannot be read: {error}")).caused_by(error);
-        let found = std::fs::metadata(path).map_err(cannot)?;
-        if !found.is_file() || found.len() > MAX_FILE {
-            return Err(Error::input(format!("{place}: expected a file of at most {MAX_FILE} bytes")));
-        }
-        let text = std::fs::read_to_string(path).map_err(cannot)?;
-        let mut config: Self =
-            serde_saphyr::from_str(&text).map_err(|error| Error::input(format!("{place}: {error}")))?;
-        config.check().map_err(|error| error.at(place))?;
+        let parsed = yaml::parse(&yaml::read(path)?).and_then(|config: Self| config.check().map(|()| config));
+        let mut config = parsed.map_err(|error| error.at(path.display()))?;
         let folder = path.parent().unwrap_or(Path::new(""));
         config.data = folder.join(config.data);
         config.output = folder.join(config.output);
@@ -265,13 +195,12 @@ impl RunConfig {
 
     fn check(&self) -> Result<()> {
         let Rates { vision, connector, text } = self.rates();
-        let AdamWConfig { beta1, beta2, eps, weight_decay, clip } = self.adamw;
+        let OptimizerSettings { beta1, beta2, eps, decay, clip } = self.adamw;
         let at_least_zero = [
             ("learning_rate.vision", vision),
             ("learning_rate.connector", connector),
             ("learning_rate.text", text),
-            ("adamw.weight_decay", weight_decay),
-            ("adamw.clip", clip),
+            ("adamw.weight_decay", decay),
             ("schedule.floor", self.schedule.floor),
         ];
         let wrong =
@@ -284,8 +213,9 @@ impl RunConfig {
         {
             return wrong(name, "a number from 0 to below 1", *found);
         }
-        if !eps.is_finite() || eps <= 0.0 {
-            return wrong("adamw.eps", "a number above 0", eps);
+        let above_zero = [("adamw.eps", eps), ("adamw.clip", clip.unwrap_or(1.0))];
+        if let Some((name, found)) = above_zero.iter().find(|(_, value)| !value.is_finite() || *value <= 0.0) {
+            return wrong(name, "a number above 0", *found);
         }
         if self.epochs == 0 || self.accumulation == 0 {
             return Err(Error::usage("epochs and accumulation: expected at least 1 of each, found 0"));
@@ -302,37 +232,28 @@ impl RunConfig {
     fn rates(&self) -> Rates {
         match self.learning_rate {
             LearningRate::One(rate) => Rates::same(rate),
-            LearningRate::Parts(PartRates { vision, connector, text }) => Rates { vision, connector, text },
+            LearningRate::Parts(rates) => rates,
         }
     }
 
     /// What the run does with its model and its data.
     pub fn settings(&self) -> RunSettings {
-        let AdamWConfig { beta1, beta2, eps, weight_decay, clip } = self.adamw;
         RunSettings {
             seed: self.seed,
             accumulation: self.accumulation,
             steps: self.steps,
             rates: self.rates(),
-            shape: match self.schedule.shape {
-                ShapeConfig::Constant => Shape::Constant,
-                ShapeConfig::Linear => Shape::Linear,
-                ShapeConfig::Cosine => Shape::Cosine,
-            },
+            shape: self.schedule.shape,
             warmup: self.schedule.warmup,
             floor: self.schedule.floor,
-            optimizer: OptimizerSettings { beta1, beta2, eps, decay: weight_decay, clip: (clip > 0.0).then_some(clip) },
+            optimizer: self.adamw,
             save_every: self.save_every,
         }
     }
 
     /// How samples become examples.
     pub fn example_rules(&self) -> ExampleRules {
-        let loss = match self.loss {
-            LossConfig::Replies => Loss::Replies,
-            LossConfig::Full => Loss::Full,
-        };
-        ExampleRules { loss, max_tokens: self.max_tokens.unwrap_or(usize::MAX), ..ExampleRules::default() }
+        ExampleRules { loss: self.loss, max_tokens: self.max_tokens.unwrap_or(usize::MAX), ..ExampleRules::default() }
     }
 
     /// How the model learns: what has no rate does not, and beneath adapters nothing else does.

@@ -12,7 +12,7 @@ use crate::data::{
     CheckOptions, DEFAULT_CACHE, ExampleMaker, LoaderOptions, Mixture, Report, Samples, Schedule, ScheduleOptions,
     check,
 };
-use crate::{AdapterFile, Error, Learner, Result, save_checkpoint};
+use crate::{AdapterFile, Learner, Result, save_checkpoint};
 
 /// What is written of the weights: an adapter, or a whole checkpoint.
 const ADAPTER: &str = "adapter";
@@ -63,7 +63,7 @@ impl Prepared {
             lengths: Some(report.lengths),
         };
         let batches = Schedule::new(&maker, options)?;
-        let backend = CpuBackend::new(threads).map_err(|error| Error::internal(error.message))?;
+        let backend = CpuBackend::new(threads)?;
         let learner = Learner::load(backend, &checkpoint, config.learner_options()?)?;
         let loader = LoaderOptions::default();
         let run = Run::open(learner, maker, batches, &loader, config.settings(), &config.output)?;

@@ -4,9 +4,11 @@ use std::path::{Path, PathBuf};
 
 use safetensors::SafeTensors;
 use serde_json::Value;
+use smolvlm::TileRun;
 use smolvlm::checkpoint::Checkpoint;
+use smolvlm::preprocess::Tile;
 use smolvlm_kernels::{CpuBackend, TrainBackend};
-use smolvlm_train::{Example, Learner, LearnerOptions, Tiles};
+use smolvlm_train::{Example, Learner, LearnerOptions};
 
 /// Sums with random signs that stand for a gradient.
 pub(crate) const PROJECTIONS: u64 = 64;
@@ -89,11 +91,12 @@ fn example(case: &str, answer: &Value) -> Example {
     let tiles = file.tensor("pixel_values_u8").ok().map(|pixels| {
         let side = pixels.shape()[2];
         let plane = side * side;
-        let tile = |planes: &[u8]| (0..3 * plane).map(|i| planes[i % 3 * plane + i / 3]).collect();
+        let tile =
+            |planes: &[u8]| Tile { size: side, rgb: (0..3 * plane).map(|i| planes[i % 3 * plane + i / 3]).collect() };
         let value = |value: usize| (value as f32 - 127.5) / 127.5;
-        Tiles {
+        TileRun {
             pixel_values: [std::array::from_fn(value); 3],
-            rgb: pixels.data().chunks(3 * plane).map(tile).collect(),
+            tiles: pixels.data().chunks(3 * plane).map(tile).collect(),
         }
     });
     Example { ids, weights, tiles: tiles.into_iter().collect() }

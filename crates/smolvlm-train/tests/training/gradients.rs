@@ -170,8 +170,8 @@ fn examples_that_do_not_fit_the_model_are_refused_by_name() {
         ("token ids below 512, found 512", |example| example.ids[3] = 512),
         ("a weight for each of", |example| example.weights.truncate(3)),
         ("weights of at least 0, found NaN", |example| example.weights[3] = f32::NAN),
-        ("image tokens for", |example| drop(example.tiles[0].rgb.pop())),
-        ("bytes of a tile", |example| example.tiles[0].rgb[0].truncate(5)),
+        ("image tokens for", |example| drop(example.tiles[0].tiles.pop())),
+        ("bytes of a tile", |example| example.tiles[0].tiles[0].rgb.truncate(5)),
         ("1 to 8192 tokens, found 0", |example| example.ids.clear()),
     ];
     for (message, damage) in broken {

@@ -368,7 +368,7 @@ impl<B: Backend> Engine for Generator<B> {
     }
 
     fn wait(&mut self) -> Result<()> {
-        self.backend.wait().map_err(|error| Error::internal(error.message))
+        self.backend.wait().map_err(Error::from)
     }
 
     fn download(&mut self, features: &Features) -> Result<Vec<f32>> {

@@ -48,7 +48,7 @@ pub struct Timings {
     pub prepare: Duration,
     /// Decoding files and cutting tiles.
     pub media: Duration,
-    /// The vision tower and connector.
+    /// The vision tower and connector; without what a device computed while files were still being decoded.
     pub vision: Duration,
     /// From the first step to the first token.
     pub prefill: Duration,

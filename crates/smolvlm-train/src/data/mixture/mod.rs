@@ -20,10 +20,7 @@ use serde::Deserialize;
 pub(super) use self::sampling::Selection;
 pub use self::sampling::{Sampling, Share};
 use super::forms::Form;
-use crate::{Error, Result};
-
-/// Largest mixture file, in bytes.
-const MAX_FILE: u64 = 16 << 20;
+use crate::{Error, Result, yaml};
 
 /// What an epoch is made of.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -125,14 +122,7 @@ impl Mixture {
     /// # Errors
     /// An input error that names the line: unknown keys, wrong types, values out of range.
     pub fn from_file(path: &Path) -> Result<Self> {
-        let place = path.display();
-        let cannot = |error: std::io::Error| Error::input(format!("{place}: cannot be read: {error}")).caused_by(error);
-        let found = std::fs::metadata(path).map_err(cannot)?;
-        if !found.is_file() || found.len() > MAX_FILE {
-            return Err(Error::input(format!("{place}: expected a file of at most {MAX_FILE} bytes")));
-        }
-        let text = std::fs::read_to_string(path).map_err(cannot)?;
-        let mixture = Self::from_yaml(&text).map_err(|error| error.at(place))?;
+        let mixture = Self::from_yaml(&yaml::read(path)?).map_err(|error| error.at(path.display()))?;
         Ok(mixture.below(path.parent().unwrap_or(Path::new(""))))
     }
 
@@ -141,7 +131,7 @@ impl Mixture {
     /// # Errors
     /// As [`from_file`](Self::from_file).
     pub fn from_yaml(text: &str) -> Result<Self> {
-        let mixture: Self = serde_saphyr::from_str(text).map_err(|error| Error::input(error.to_string()))?;
+        let mixture: Self = yaml::parse(text)?;
         mixture.check()?;
         Ok(mixture)
     }
