@@ -48,10 +48,17 @@ pub(super) enum Module {
     DecodingAttention,
     /// Attention of many queries on matrix units.
     FastAttention,
+    /// Training: operations on rows, the loss, the optimizer.
+    TrainingRows,
+    /// Training: attention for any head size.
+    TrainingAttention,
+    /// Training: attention on matrix units.
+    TrainingFastAttention,
 }
 
 impl Module {
-    const ALL: [Self; 8] = [
+    /// What answering needs.
+    pub(super) const INFERENCE: [Self; 8] = [
         Self::Rows,
         Self::Draw,
         Self::FewRows,
@@ -61,6 +68,9 @@ impl Module {
         Self::DecodingAttention,
         Self::FastAttention,
     ];
+
+    /// What learning needs beside it.
+    pub(super) const TRAINING: [Self; 3] = [Self::TrainingRows, Self::TrainingAttention, Self::TrainingFastAttention];
 
     fn source(self) -> Source {
         match self {
@@ -101,6 +111,18 @@ impl Module {
                     include_str!("kernels/attention_entries.cu"),
                 ],
             },
+            Self::TrainingRows => Source { name: "training_rows", files: &[include_str!("kernels/training_rows.cu")] },
+            Self::TrainingAttention => {
+                Source { name: "training_attention", files: &[include_str!("kernels/training_attention.cu")] }
+            }
+            Self::TrainingFastAttention => Source {
+                name: "training_fast_attention",
+                files: &[
+                    include_str!("kernels/tensor_core.cuh"),
+                    include_str!("kernels/attention_common.cuh"),
+                    include_str!("kernels/training_fast_attention.cu"),
+                ],
+            },
         }
     }
 }
@@ -113,13 +135,13 @@ unsafe impl Send for Function {}
 unsafe impl Sync for Function {}
 
 impl Kernels {
-    /// Compiles and loads all modules.
+    /// Compiles and loads modules.
     ///
     /// # Errors
     /// When one does not compile or load.
-    pub(super) fn load(device: &Arc<Device>, compiler: &Compiler) -> Result<Self> {
-        let load = |module: Module| Ok((module, Loaded::new(device, compiler, module.source(), &[])?));
-        Ok(Self { modules: Module::ALL.into_iter().map(load).collect::<Result<_>>()?, functions: Mutex::default() })
+    pub(super) fn load(device: &Arc<Device>, compiler: &Compiler, modules: &[Module]) -> Result<Self> {
+        let load = |module: &Module| Ok((*module, Loaded::new(device, compiler, module.source(), &[])?));
+        Ok(Self { modules: modules.iter().map(load).collect::<Result<_>>()?, functions: Mutex::default() })
     }
 
     /// A kernel by name; a failure is kept by the device.

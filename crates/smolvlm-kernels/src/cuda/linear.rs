@@ -41,7 +41,7 @@ fn many_rows(backend: &CudaBackend, args: &LinearArgs<'_, CudaBackend>, residual
     };
     let x = prepared.as_ref().unwrap_or(args.x);
     let bias = args.bias.map(|bias| bias_as(bias, out.element));
-    let product = Product { x, weight: args.weight, out, residual: None, bias, gelu: false };
+    let product = Product { x, weight: args.weight, out, residual: None, bias, gelu: false, before: None };
     match args.activation {
         Activation::Identity => {
             return backend.matmul.product(&Product { residual: residual.map(Tensor::pointer), ..product });
@@ -81,7 +81,7 @@ fn add(backend: &CudaBackend, residual: &Tensor, out: &Tensor) {
     unsafe { backend.device.launch("adding a residual", kernel, Shape::each(out.numbers() as u64), &arguments) };
 }
 
-fn swiglu(backend: &CudaBackend, both: &Tensor, out: &Tensor) {
+pub(super) fn swiglu(backend: &CudaBackend, both: &Tensor, out: &Tensor) {
     let count = out.numbers() as u64;
     let wide = out.element == Element::Bf16 && out.width.is_multiple_of(4);
     let name = if wide { "wide_swiglu_bf16".to_owned() } else { format!("swiglu_{}", out.element.name()) };
@@ -141,7 +141,7 @@ pub(super) fn norm(backend: &CudaBackend, x: &Tensor, norm: &Norm<'_, CudaBacken
 }
 
 /// `x` stored as `element`; none when it is already.
-fn convert(backend: &CudaBackend, x: &Tensor, element: Element) -> Option<Tensor> {
+pub(super) fn convert(backend: &CudaBackend, x: &Tensor, element: Element) -> Option<Tensor> {
     (x.element != element).then(|| {
         let out = backend.tensor(x.rows, x.width, element);
         repeat(backend, x, &out);
@@ -176,12 +176,20 @@ pub(super) fn patch_embed(backend: &CudaBackend, plan: &super::Plan, args: &Patc
     let out = backend.tensor(patches.rows, args.weight.outputs, element);
     repeat(backend, args.positions, &out);
     let (residual, bias) = (Some(out.pointer()), Some(bias_as(args.bias, element)));
-    backend.matmul.product(&Product { x: &patches, weight: args.weight, out: &out, residual, bias, gelu: false });
+    backend.matmul.product(&Product {
+        x: &patches,
+        weight: args.weight,
+        out: &out,
+        residual,
+        bias,
+        gelu: false,
+        before: None,
+    });
     out
 }
 
 /// The plan's tiles cut into patches, `[patches, inputs]`.
-fn unfold(backend: &CudaBackend, plan: &super::Plan, patch: usize, weight: &Weight) -> Tensor {
+pub(super) fn unfold(backend: &CudaBackend, plan: &super::Plan, patch: usize, weight: &Weight) -> Tensor {
     let (size, tiles, element) = (plan.tiles.size, plan.tiles.count, weight.element);
     let rows = tiles * (size / patch) * (size / patch);
     let patches = backend.tensor(rows, weight.inputs, element);

@@ -30,24 +30,48 @@ pub(super) struct Matmul {
 unsafe impl Send for Matmul {}
 unsafe impl Sync for Matmul {}
 
+/// A matrix as the library sees it: columns of `height` numbers, one after another. Rows of ours are its columns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Layout {
+    element: Element,
+    height: usize,
+    columns: usize,
+}
+
+/// One side of a product.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Side {
+    layout: Layout,
+    transposed: bool,
+}
+
+/// What happens to a product before it is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Gelu {
+    No,
+    Yes,
+    /// What it is applied to is stored too.
+    Keeping,
+}
+
 /// What decides how a product is computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Problem {
-    rows: usize,
-    inputs: usize,
-    outputs: usize,
-    element: Element,
-    result: Element,
-    residual: bool,
+    left: Side,
+    right: Side,
+    out: Layout,
+    added: bool,
     bias: bool,
-    gelu: bool,
+    gelu: Gelu,
+    /// Whether several blocks may share a sum: its order then depends on the sizes.
+    split: bool,
 }
 
 /// The library's descriptors of a problem, and the way it recommends.
 struct Settled {
     product: sys::cublasLtMatmulDesc_t,
-    weight: sys::cublasLtMatrixLayout_t,
-    x: sys::cublasLtMatrixLayout_t,
+    left: sys::cublasLtMatrixLayout_t,
+    right: sys::cublasLtMatrixLayout_t,
     out: sys::cublasLtMatrixLayout_t,
     algorithm: sys::cublasLtMatmulAlgo_t,
 }
@@ -62,6 +86,33 @@ pub(super) struct Product<'a> {
     /// `[outputs]` stored as `out` is.
     pub(super) bias: Option<CUdeviceptr>,
     pub(super) gelu: bool,
+    /// Where what gelu is applied to is stored as well, as `out` is.
+    pub(super) before: Option<CUdeviceptr>,
+}
+
+/// A product with the addresses of all that takes part.
+struct Started {
+    problem: Problem,
+    left: CUdeviceptr,
+    right: CUdeviceptr,
+    out: CUdeviceptr,
+    added: Option<CUdeviceptr>,
+    bias: Option<CUdeviceptr>,
+    before: Option<CUdeviceptr>,
+}
+
+impl Layout {
+    fn of(x: &Tensor) -> Self {
+        Self { element: x.element, height: x.width, columns: x.rows }
+    }
+
+    fn as_is(self) -> Side {
+        Side { layout: self, transposed: false }
+    }
+
+    fn transposed(self) -> Side {
+        Side { layout: self, transposed: true }
+    }
 }
 
 impl Matmul {
@@ -71,55 +122,122 @@ impl Matmul {
         Ok(Self { device: device.clone(), handle, workspace, settled: Mutex::default() })
     }
 
-    /// Starts a product. Failures are kept by the device.
+    /// Starts a product. Failures are kept by the device. The library's columns are our rows, so its result is `W · xᵀ`.
     pub(super) fn product(&self, product: &Product<'_>) {
-        if product.x.rows == 0 || self.device.has_failed() {
+        let Product { x, weight, out, .. } = product;
+        assert_eq!(x.element, weight.element, "formats of a product");
+        let gelu = match (product.gelu, product.before) {
+            (false, _) => Gelu::No,
+            (true, None) => Gelu::Yes,
+            (true, Some(_)) => Gelu::Keeping,
+        };
+        self.start(&Started {
+            problem: Problem {
+                left: weight.layout().transposed(),
+                right: Layout::of(x).as_is(),
+                out: Layout::of(out),
+                added: product.residual.is_some(),
+                bias: product.bias.is_some(),
+                gelu,
+                // Less of the order of sums depends on how many rows there are.
+                split: false,
+            },
+            left: weight.data.pointer(),
+            right: x.pointer(),
+            out: out.pointer(),
+            added: product.residual,
+            bias: product.bias,
+            before: product.before,
+        });
+    }
+
+    /// `out = dy · W`, or the same added to `out`; `weight` is its numbers, row-major.
+    pub(super) fn input_gradient(&self, dy: &Tensor, weight: CUdeviceptr, out: &Tensor, added: bool) {
+        let layout = Layout { element: dy.element, height: out.width, columns: dy.width };
+        self.start(&Started {
+            problem: Problem {
+                left: layout.as_is(),
+                right: Layout::of(dy).as_is(),
+                out: Layout::of(out),
+                added,
+                bias: false,
+                gelu: Gelu::No,
+                split: true,
+            },
+            left: weight,
+            right: dy.pointer(),
+            out: out.pointer(),
+            added: added.then(|| out.pointer()),
+            bias: None,
+            before: None,
+        });
+    }
+
+    /// Adds `dyᵀ · x` to `gradient` `[width of dy, width of x]` in f32.
+    pub(super) fn add_weight_gradient(&self, dy: &Tensor, x: &Tensor, gradient: CUdeviceptr) {
+        assert_eq!((dy.rows, dy.element), (x.rows, x.element), "operands of a weight's gradient");
+        self.start(&Started {
+            problem: Problem {
+                left: Layout::of(x).as_is(),
+                right: Layout::of(dy).transposed(),
+                out: Layout { element: Element::F32, height: x.width, columns: dy.width },
+                added: true,
+                bias: false,
+                gelu: Gelu::No,
+                split: true,
+            },
+            left: x.pointer(),
+            right: dy.pointer(),
+            out: gradient,
+            added: Some(gradient),
+            bias: None,
+            before: None,
+        });
+    }
+
+    fn start(&self, started: &Started) {
+        let Problem { left, right, out, .. } = &started.problem;
+        let depth = if left.transposed { left.layout.height } else { left.layout.columns };
+        let other = if right.transposed { right.layout.columns } else { right.layout.height };
+        assert_eq!(depth, other, "the depth of a product");
+        if out.columns == 0 || depth == 0 || self.device.has_failed() {
             return;
         }
-        if let Err(error) = self.start(product) {
-            let (rows, outputs, inputs) = (product.x.rows, product.weight.outputs, product.weight.inputs);
-            self.device.fail(failed(&format!("a product of {rows} × {inputs} × {outputs}"), error));
+        if let Err(error) = self.run(started) {
+            let what = format!("a product of {} × {depth} × {}", out.columns, out.height);
+            self.device.fail(failed(&what, error));
         }
     }
 
-    fn start(&self, product: &Product<'_>) -> std::result::Result<(), CublasError> {
-        assert_eq!(product.x.element, product.weight.element, "formats of a product");
-        let problem = Problem {
-            rows: product.x.rows,
-            inputs: product.weight.inputs,
-            outputs: product.weight.outputs,
-            element: product.weight.element,
-            result: product.out.element,
-            residual: product.residual.is_some(),
-            bias: product.bias.is_some(),
-            gelu: product.gelu,
-        };
+    fn run(&self, started: &Started) -> std::result::Result<(), CublasError> {
         let mut all = self.settled.lock().unwrap_or_else(PoisonError::into_inner);
-        let settled = match all.entry(problem) {
+        let settled = match all.entry(started.problem) {
             Entry::Occupied(settled) => settled.into_mut(),
-            Entry::Vacant(place) => place.insert(self.settle(problem)?),
+            Entry::Vacant(place) => place.insert(self.settle(started.problem)?),
         };
         let (one, zero) = (1.0_f32, 0.0_f32);
-        let beta = if problem.residual { &one } else { &zero };
-        let out = product.out.pointer();
+        let beta = if started.added.is_some() { &one } else { &zero };
+        use sys::cublasLtMatmulDescAttributes_t as Attribute;
         // Safety: pointers are good for what the layouts say, and stay so until the stream has passed.
         unsafe {
-            if let Some(bias) = product.bias {
-                let which = sys::cublasLtMatmulDescAttributes_t::CUBLASLT_MATMUL_DESC_BIAS_POINTER;
-                set(settled.product, which, &bias)?;
+            if let Some(bias) = started.bias {
+                set(settled.product, Attribute::CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias)?;
+            }
+            if let Some(before) = started.before {
+                set(settled.product, Attribute::CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, &before)?;
             }
             result::matmul(
                 self.handle,
                 settled.product,
                 (&raw const one).cast(),
                 std::ptr::from_ref(beta).cast(),
-                product.weight.data.pointer() as *const _,
-                settled.weight,
-                product.x.pointer() as *const _,
-                settled.x,
-                product.residual.unwrap_or(out) as *const _,
+                started.left as *const _,
+                settled.left,
+                started.right as *const _,
+                settled.right,
+                started.added.unwrap_or(started.out) as *const _,
                 settled.out,
-                out as *mut _,
+                started.out as *mut _,
                 settled.out,
                 &raw const settled.algorithm,
                 self.workspace.pointer() as *mut _,
@@ -129,44 +247,61 @@ impl Matmul {
         }
     }
 
-    /// Asks the library how to compute a problem. It thinks in columns: our rows of `[rows, n]` are its columns of `[n, rows]`, so the
-    /// result is `W · xᵀ`.
+    /// Asks the library how to compute a problem.
     fn settle(&self, problem: Problem) -> std::result::Result<Settled, CublasError> {
         use sys::cublasLtMatmulDescAttributes_t as Attribute;
-        let Problem { rows, inputs, outputs, element, result, .. } = problem;
         let f32 = sys::cudaDataType_t::CUDA_R_32F;
         let product = result::create_matmul_desc(sys::cublasComputeType_t::CUBLAS_COMPUTE_32F, f32)?;
-        let epilogue = match (problem.bias, problem.gelu) {
-            (false, false) => sys::cublasLtEpilogue_t::CUBLASLT_EPILOGUE_DEFAULT,
-            (true, false) => sys::cublasLtEpilogue_t::CUBLASLT_EPILOGUE_BIAS,
-            (false, true) => sys::cublasLtEpilogue_t::CUBLASLT_EPILOGUE_GELU,
-            (true, true) => sys::cublasLtEpilogue_t::CUBLASLT_EPILOGUE_GELU_BIAS,
+        let layout = |layout: Layout| {
+            let Layout { element, height, columns } = layout;
+            result::create_matrix_layout(data_type(element), height as u64, columns as u64, height as i64)
         };
-        let layout = |element, width: usize, rows: usize| {
-            result::create_matrix_layout(data_type(element), width as u64, rows as u64, width as i64)
-        };
-        let (weight, x) = (layout(element, inputs, outputs)?, layout(element, inputs, rows)?);
-        let out = layout(result, outputs, rows)?;
+        let (left, right) = (layout(problem.left.layout)?, layout(problem.right.layout)?);
+        let out = layout(problem.out)?;
         let preference = result::create_matmul_pref()?;
         // Safety: everything set is read before this returns.
         let algorithm = unsafe {
-            set(product, Attribute::CUBLASLT_MATMUL_DESC_TRANSA, &TRANSPOSED)?;
-            set(product, Attribute::CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue)?;
+            for (attribute, side) in [
+                (Attribute::CUBLASLT_MATMUL_DESC_TRANSA, problem.left),
+                (Attribute::CUBLASLT_MATMUL_DESC_TRANSB, problem.right),
+            ] {
+                if side.transposed {
+                    set(product, attribute, &TRANSPOSED)?;
+                }
+            }
+            set(product, Attribute::CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue(problem))?;
             if problem.bias {
-                set(product, Attribute::CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, &data_type(result))?;
+                set(product, Attribute::CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, &data_type(problem.out.element))?;
+            }
+            if problem.gelu == Gelu::Keeping {
+                let height = problem.out.height as i64;
+                set(product, Attribute::CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD, &height)?;
             }
             let most = sys::cublasLtMatmulPreferenceAttributes_t::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES;
             let bytes = self.workspace.bytes();
             result::set_matmul_pref_attribute(preference, most, (&raw const bytes).cast(), size_of_val(&bytes))?;
-            // Sums are not split: less of their order depends on how many rows there are.
-            let schemes = sys::cublasLtMatmulPreferenceAttributes_t::CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK;
-            let none = 0_u32;
-            result::set_matmul_pref_attribute(preference, schemes, (&raw const none).cast(), size_of_val(&none))?;
-            let found = result::get_matmul_algo_heuristic(self.handle, product, weight, x, out, out, preference);
+            if !problem.split {
+                let schemes = sys::cublasLtMatmulPreferenceAttributes_t::CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK;
+                let none = 0_u32;
+                result::set_matmul_pref_attribute(preference, schemes, (&raw const none).cast(), size_of_val(&none))?;
+            }
+            let found = result::get_matmul_algo_heuristic(self.handle, product, left, right, out, out, preference);
             let _ = result::destroy_matmul_pref(preference);
             found?.algo
         };
-        Ok(Settled { product, weight, x, out, algorithm })
+        Ok(Settled { product, left, right, out, algorithm })
+    }
+}
+
+fn epilogue(problem: Problem) -> sys::cublasLtEpilogue_t {
+    use sys::cublasLtEpilogue_t as Epilogue;
+    match (problem.bias, problem.gelu) {
+        (false, Gelu::No) => Epilogue::CUBLASLT_EPILOGUE_DEFAULT,
+        (true, Gelu::No) => Epilogue::CUBLASLT_EPILOGUE_BIAS,
+        (false, Gelu::Yes) => Epilogue::CUBLASLT_EPILOGUE_GELU,
+        (true, Gelu::Yes) => Epilogue::CUBLASLT_EPILOGUE_GELU_BIAS,
+        (false, Gelu::Keeping) => Epilogue::CUBLASLT_EPILOGUE_GELU_AUX,
+        (true, Gelu::Keeping) => Epilogue::CUBLASLT_EPILOGUE_GELU_AUX_BIAS,
     }
 }
 
@@ -179,12 +314,18 @@ impl Drop for Matmul {
         unsafe {
             for settled in settled.values() {
                 let _ = result::destroy_matmul_desc(settled.product);
-                for layout in [settled.weight, settled.x, settled.out] {
+                for layout in [settled.left, settled.right, settled.out] {
                     let _ = result::destroy_matrix_layout(layout);
                 }
             }
             let _ = result::destroy_handle(self.handle);
         }
+    }
+}
+
+impl Weight {
+    fn layout(&self) -> Layout {
+        Layout { element: self.element, height: self.inputs, columns: self.outputs }
     }
 }
 

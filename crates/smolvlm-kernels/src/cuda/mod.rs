@@ -24,17 +24,19 @@ mod small_products;
 mod tensor;
 mod tensor_map;
 mod tiles;
+mod training;
 
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 pub use cache::Cache;
 pub use decode::Decoder;
 pub use device::{DeviceInfo, Library, OLDEST_CAPABILITY, devices, libraries};
 pub use plan::Plan;
 pub use tensor::{Table, Tensor, Vector, Weight};
+pub use training::{Apart, Floats, Saved};
 
 use crate::backend::{
     Appetite, Backend, BackendError, CacheShape, Ceilings, DecoderWeights, LinearArgs, Norm, PatchArgs, RopeTable,
@@ -72,6 +74,8 @@ pub struct CudaBackend {
     kept: Arc<Arena>,
     matmul: Matmul,
     kernels: Kernels,
+    /// Loaded when something first learns; none when that failed.
+    training_kernels: OnceLock<Option<Kernels>>,
     compiler: Compiler,
     device: Arc<Device>,
 }
@@ -84,13 +88,14 @@ impl CudaBackend {
     pub fn new(index: usize, kernels: Option<PathBuf>) -> Result<Self, BackendError> {
         let device = Device::open(index)?;
         let compiler = Compiler::new(device.info.capability, kernels);
-        let kernels = Kernels::load(&device, &compiler)?;
+        let kernels = Kernels::load(&device, &compiler, &Module::INFERENCE)?;
         let matmul = Matmul::new(&device)?;
         let (arena, kept) = (Arena::new(&device), Arena::new(&device));
         let downloads = Mutex::new(Downloads::new(&device));
         device.take_failure()?;
         let (steps, recordings) = (AtomicU64::new(0), Mutex::default());
-        Ok(Self { steps, recordings, downloads, arena, kept, matmul, kernels, compiler, device })
+        let training_kernels = OnceLock::new();
+        Ok(Self { steps, recordings, downloads, arena, kept, matmul, kernels, training_kernels, compiler, device })
     }
 
     /// The GPU.
@@ -123,12 +128,29 @@ impl CudaBackend {
         self.kernels.get(module, name)
     }
 
+    /// The same of what learning needs beside it, compiled when it is first asked for.
+    fn training_kernel(&self, module: Module, name: &str) -> Option<Function> {
+        let load = || match Kernels::load(&self.device, &self.compiler, &Module::TRAINING) {
+            Ok(kernels) => Some(kernels),
+            Err(error) => {
+                self.device.fail(error);
+                None
+            }
+        };
+        self.training_kernels.get_or_init(load).as_ref()?.get(module, name)
+    }
+
     /// Hands the bytes of some rows to `read`, some at a time, all of whole numbers.
     fn read_rows(&self, x: &Tensor, rows: Range<usize>, read: impl FnMut(&[u8])) {
         assert!(rows.end <= x.rows, "rows of a download");
         let row_bytes = x.width * x.element.bytes();
+        self.read_bytes(x.pointer() + (rows.start * row_bytes) as u64, rows.len() * row_bytes, read);
+    }
+
+    /// Hands bytes on the device to `read`, some at a time, all of whole numbers.
+    fn read_bytes(&self, from: u64, count: usize, read: impl FnMut(&[u8])) {
         let mut downloads = self.downloads.lock().unwrap_or_else(PoisonError::into_inner);
-        downloads.read(x.pointer() + (rows.start * row_bytes) as u64, rows.len() * row_bytes, read);
+        downloads.read(from, count, read);
     }
 }
 

@@ -40,7 +40,8 @@ impl CudaBackend {
         let element = weight.element;
         let tensor = |data| Tensor { rows: SIDE, width: SIDE, element, memory: Memory::Own(data), choice: None };
         let (x, out) = (tensor(x.data), tensor(Buffer::new(&self.device, SIDE * SIDE * element.bytes())));
-        let product = Product { x: &x, weight: &weight, out: &out, residual: None, bias: None, gelu: false };
+        let product =
+            Product { x: &x, weight: &weight, out: &out, residual: None, bias: None, gelu: false, before: None };
         self.time(|| self.matmul.product(&product))
     }
 

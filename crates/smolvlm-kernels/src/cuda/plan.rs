@@ -132,6 +132,15 @@ impl Plan {
 
     /// Takes a batch over. Rows after the batch's last, up to the next size that is recorded, are made harmless.
     pub(super) fn fill_tokens(&mut self, batch: &TokenBatch) {
+        self.fill(batch, |plan| !plan.is_decoding());
+    }
+
+    /// The same of whole sequences that use no cache.
+    pub(super) fn fill_sequences(&mut self, batch: &TokenBatch) {
+        self.fill(batch, |_| true);
+    }
+
+    fn fill(&mut self, batch: &TokenBatch, needs_segments: impl FnOnce(&Self) -> bool) {
         self.batch.copy_from(batch);
         self.set_rows(self.tokens());
         self.most_keys = batch.segments.iter().map(|segment| segment.start + segment.rows.len()).max().unwrap_or(0);
@@ -142,11 +151,11 @@ impl Plan {
         }
         self.regions[self.region].copied.synchronise("copying a step's inputs");
         self.stage_rows();
-        let words = if self.is_decoding() {
-            self.regions[self.region].offset(Array::Pages) + batch.pages.len() + 1
-        } else {
+        let words = if needs_segments(self) {
             self.stage_segments();
             self.regions[self.region].offset(Array::Work) + 2 * self.work_items
+        } else {
+            self.regions[self.region].offset(Array::Pages) + batch.pages.len() + 1
         };
         self.staged = AtomicUsize::new(words);
     }

@@ -3,7 +3,9 @@
 use smolvlm_kernels::training::{AttentionBackward, HeadCounts, Rope};
 use smolvlm_kernels::{CpuBackend, Format, RopeTable, Segment, TokenBatch, TrainBackend};
 
-use crate::case::{Case, Named, check_by_differences, check_on_the_processor, numbers, of, rng};
+use crate::case::{
+    Case, Named, check_by_differences, check_on_the_gpu, check_on_the_processor, numbers, of, rng, short, stored,
+};
 
 fn turn<B: TrainBackend>(rope: &RopeTable<B>) -> Rope<'_, B> {
     Rope { cos: &rope.cos, sin: &rope.sin }
@@ -14,6 +16,7 @@ struct Tiles {
     tile_rows: usize,
     heads: usize,
     dim: usize,
+    format: Format,
 }
 
 impl Tiles {
@@ -24,20 +27,24 @@ impl Tiles {
 
 impl Case for Tiles {
     fn inputs(&self) -> Named {
-        vec![("qkv", numbers(&mut rng(4), self.rows() * 3 * self.heads * self.dim))]
+        vec![("qkv", short(numbers(&mut rng(4), self.rows() * 3 * self.heads * self.dim), self.format))]
     }
 
     fn forward<B: TrainBackend>(&self, backend: &B, inputs: &Named) -> Vec<f32> {
-        let qkv = backend.upload(self.rows(), 3 * self.heads * self.dim, of(inputs, "qkv"));
+        let qkv = stored(backend, self.rows(), 3 * self.heads * self.dim, of(inputs, "qkv"), self.format);
         backend.download(&backend.tile_attention_keeping(&qkv, self.tile_rows, self.heads).0)
     }
 
     fn backward<B: TrainBackend>(&self, backend: &B, inputs: &Named, dy: &[f32]) -> Vec<Vec<f32>> {
-        let qkv = backend.upload(self.rows(), 3 * self.heads * self.dim, of(inputs, "qkv"));
+        let qkv = stored(backend, self.rows(), 3 * self.heads * self.dim, of(inputs, "qkv"), self.format);
         let (out, saved) = backend.tile_attention_keeping(&qkv, self.tile_rows, self.heads);
         let dy = backend.upload(self.rows(), self.heads * self.dim, dy);
         let args = AttentionBackward { qkv: &qkv, out: &out, saved: &saved, dy: &dy };
         vec![backend.download(&backend.tile_attention_backward(args, self.tile_rows, self.heads))]
+    }
+
+    fn format(&self) -> Format {
+        self.format
     }
 }
 
@@ -45,6 +52,7 @@ struct Causal {
     lengths: Vec<usize>,
     heads: HeadCounts,
     dim: usize,
+    format: Format,
 }
 
 impl Causal {
@@ -79,40 +87,59 @@ impl Causal {
 
 impl Case for Causal {
     fn inputs(&self) -> Named {
-        vec![("qkv", numbers(&mut rng(6), self.rows() * self.width()))]
+        vec![("qkv", short(numbers(&mut rng(6), self.rows() * self.width()), self.format))]
     }
 
     fn forward<B: TrainBackend>(&self, backend: &B, inputs: &Named) -> Vec<f32> {
-        let qkv = backend.upload(self.rows(), self.width(), of(inputs, "qkv"));
+        let qkv = stored(backend, self.rows(), self.width(), of(inputs, "qkv"), self.format);
         let (plan, rope) = (self.plan(backend), self.rope(backend));
-        backend.download(&backend.causal_attention(&plan, &qkv, self.heads, turn(&rope), Format::F32).0)
+        backend.download(&backend.causal_attention(&plan, &qkv, self.heads, turn(&rope), self.format).0)
     }
 
     fn backward<B: TrainBackend>(&self, backend: &B, inputs: &Named, dy: &[f32]) -> Vec<Vec<f32>> {
-        let qkv = backend.upload(self.rows(), self.width(), of(inputs, "qkv"));
+        let qkv = stored(backend, self.rows(), self.width(), of(inputs, "qkv"), self.format);
         let (plan, rope) = (self.plan(backend), self.rope(backend));
-        let (out, saved) = backend.causal_attention(&plan, &qkv, self.heads, turn(&rope), Format::F32);
+        let (out, saved) = backend.causal_attention(&plan, &qkv, self.heads, turn(&rope), self.format);
         let dy = backend.upload(self.rows(), self.heads.queries * self.dim, dy);
         let args = AttentionBackward { qkv: &qkv, out: &out, saved: &saved, dy: &dy };
         vec![backend.download(&backend.causal_attention_backward(&plan, args, self.heads, turn(&rope)))]
+    }
+
+    fn format(&self) -> Format {
+        self.format
     }
 }
 
 #[test]
 fn attention_agrees_with_differences() {
-    check_by_differences("tiles", &Tiles { tiles: 2, tile_rows: 3, heads: 2, dim: 4 });
+    check_by_differences("tiles", &Tiles { tiles: 2, tile_rows: 3, heads: 2, dim: 4, format: Format::F32 });
     let heads = HeadCounts { queries: 4, keys: 2 };
-    check_by_differences("sequences", &Causal { lengths: vec![4, 1, 3], heads, dim: 4 });
+    check_by_differences("sequences", &Causal { lengths: vec![4, 1, 3], heads, dim: 4, format: Format::F32 });
 }
 
 #[test]
 fn attention_on_the_processor_agrees_with_the_reference() {
     for (tiles, tile_rows, heads, dim) in [(2, 36, 3, 16), (1, 100, 2, 24), (3, 9, 1, 72)] {
-        check_on_the_processor("tiles", &Tiles { tiles, tile_rows, heads, dim });
+        check_on_the_processor("tiles", &Tiles { tiles, tile_rows, heads, dim, format: Format::F32 });
     }
     for (queries, keys, dim) in [(4, 2, 16), (9, 3, 64), (2, 2, 6)] {
         let heads = HeadCounts { queries, keys };
-        check_on_the_processor("sequences", &Causal { lengths: vec![37, 1, 130], heads, dim });
+        check_on_the_processor("sequences", &Causal { lengths: vec![37, 1, 130], heads, dim, format: Format::F32 });
+    }
+}
+
+/// In bfloat16 the GPU has kernels of its own for heads of 64.
+#[test]
+fn attention_in_bfloat16_on_the_gpu_agrees_with_the_reference() {
+    let format = Format::Bf16;
+    for (tiles, tile_rows, heads, dim) in
+        [(2, 36, 3, 16), (2, 64, 2, 64), (3, 100, 1, 64), (1, 256, 1, 64), (1, 65, 1, 72)]
+    {
+        check_on_the_gpu("tiles", &Tiles { tiles, tile_rows, heads, dim, format });
+    }
+    for (queries, keys, dim) in [(4, 2, 16), (3, 1, 64), (2, 2, 64)] {
+        let heads = HeadCounts { queries, keys };
+        check_on_the_gpu("sequences", &Causal { lengths: vec![37, 1, 130, 64], heads, dim, format });
     }
 }
 
@@ -120,7 +147,7 @@ fn attention_on_the_processor_agrees_with_the_reference() {
 #[test]
 fn attention_without_a_cache_is_that_with_one_bit_for_bit() {
     use smolvlm_kernels::{Backend, CacheShape, PAGE_TOKENS};
-    let case = Causal { lengths: vec![70, 5], heads: HeadCounts { queries: 4, keys: 2 }, dim: 16 };
+    let case = Causal { lengths: vec![70, 5], heads: HeadCounts { queries: 4, keys: 2 }, dim: 16, format: Format::F32 };
     for format in [Format::F32, Format::Bf16] {
         let backend = CpuBackend::new(2).expect("threads start");
         let inputs = case.inputs();

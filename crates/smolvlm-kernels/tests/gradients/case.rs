@@ -1,9 +1,13 @@
-//! An operation with its inputs, and the two ways in which its backward is checked.
+//! An operation with its inputs, and the ways in which its backward is checked.
+
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use smolvlm_kernels::cpu::InstructionSet;
-use smolvlm_kernels::{CpuBackend, Elements, Format, MatrixView, ReferenceBackend, TrainBackend};
+use smolvlm_kernels::{
+    CpuBackend, CudaBackend, Elements, Format, LinearArgs, MatrixView, ReferenceBackend, TrainBackend,
+};
 
 /// A step of the differences: their error grows with its fourth power, that of f32 results with its inverse.
 const STEP: f32 = 1.0 / 32.0;
@@ -13,6 +17,12 @@ const DIFFERENCE_TOLERANCE: f64 = 1e-3;
 const F32_TOLERANCE: f32 = 3e-5;
 /// The same products as the reference's, whose operands may have fallen to the other side of a rounding.
 const BF16_TOLERANCE: f32 = 5e-3;
+/// A GPU sums in an order of its own.
+const GPU_F32_TOLERANCE: f32 = 1e-4;
+/// It stores what lies between the parts of an operation in bfloat16 too.
+const GPU_BF16_TOLERANCE: f32 = 2e-2;
+/// Set it to check every case on the first GPU too.
+const ASK_FOR_GPU: &str = "SMOLVLM_TEST_CUDA";
 
 /// Numbers by name.
 pub(crate) type Named = Vec<(&'static str, Vec<f32>)>;
@@ -84,6 +94,53 @@ pub(crate) fn check_by_differences(what: &str, case: &impl Case) {
     }
 }
 
+/// Activations stored as products of a format leave them: the identity's, of numbers that it keeps as they are.
+pub(crate) fn stored<B: TrainBackend>(
+    backend: &B,
+    rows: usize,
+    width: usize,
+    values: &[f32],
+    format: Format,
+) -> B::Tensor {
+    let x = backend.upload(rows, width, values);
+    if format == Format::F32 {
+        return x;
+    }
+    let mut identity = vec![0.0; width * width];
+    (0..width).for_each(|i| identity[i * width + i] = 1.0);
+    let weight = backend.pack(&[view(width, &bytes(&identity))], format);
+    backend.linear(LinearArgs::new(&x, &weight))
+}
+
+/// Numbers as bfloat16 keeps them, cut off.
+pub(crate) fn short(numbers: Vec<f32>, format: Format) -> Vec<f32> {
+    let mask = if format == Format::F32 { u32::MAX } else { 0xFFFF_0000 };
+    numbers.into_iter().map(|value| f32::from_bits(value.to_bits() & mask)).collect()
+}
+
+/// The first GPU, if it is asked for.
+pub(crate) fn gpu() -> Option<MutexGuard<'static, CudaBackend>> {
+    static GPU: OnceLock<Mutex<CudaBackend>> = OnceLock::new();
+    std::env::var_os(ASK_FOR_GPU)?;
+    let open = || Mutex::new(CudaBackend::new(0, None).expect("a GPU was asked for"));
+    Some(GPU.get_or_init(open).lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// Results and gradients of the GPU against the reference's, if it is asked for.
+pub(crate) fn check_on_the_gpu(what: &str, case: &impl Case) {
+    let Some(gpu) = gpu() else { return };
+    let inputs = case.inputs();
+    let expected = case.forward(&ReferenceBackend, &inputs);
+    let tolerance = if case.format() == Format::F32 { GPU_F32_TOLERANCE } else { GPU_BF16_TOLERANCE };
+    assert_close(&format!("{what} on the GPU"), &case.forward(&*gpu, &inputs), &expected, tolerance);
+    let dy = numbers(&mut rng(78), expected.len());
+    let (expected, found) = (case.backward(&ReferenceBackend, &inputs, &dy), case.backward(&*gpu, &inputs, &dy));
+    for ((found, expected), (name, _)) in found.iter().zip(&expected).zip(&inputs) {
+        assert_close(&format!("{what} on the GPU: {name}"), found, expected, tolerance);
+    }
+    smolvlm_kernels::Backend::failure(&*gpu).expect("no failure");
+}
+
 /// Gradients of every instruction set against the reference's; on one and on three threads, bit for bit the same.
 pub(crate) fn check_on_the_processor(what: &str, case: &impl Case) {
     let inputs = case.inputs();
@@ -98,6 +155,7 @@ pub(crate) fn check_on_the_processor(what: &str, case: &impl Case) {
             assert_close(&format!("{what} on {}: {name}", set.name), found, expected, tolerance);
         }
     }
+    check_on_the_gpu(what, case);
 }
 
 pub(crate) fn assert_close(what: &str, found: &[f32], expected: &[f32], tolerance: f32) {

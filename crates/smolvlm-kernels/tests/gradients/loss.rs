@@ -4,7 +4,7 @@ use rand::RngExt;
 use smolvlm_kernels::training::AdamW;
 use smolvlm_kernels::{CpuBackend, ReferenceBackend, TrainBackend};
 
-use crate::case::{Case, Named, assert_close, check_by_differences, check_on_the_processor, numbers, of, rng};
+use crate::case::{Case, Named, assert_close, check_by_differences, check_on_the_processor, gpu, numbers, of, rng};
 
 struct CrossEntropy {
     rows: usize,
@@ -67,6 +67,9 @@ fn rows_of_weight_zero_cost_nothing() {
     }
     check(&CpuBackend::new(1).expect("threads"));
     check(&ReferenceBackend);
+    if let Some(gpu) = gpu() {
+        check(&*gpu);
+    }
 }
 
 /// Several steps, so that moments and their corrections matter.
@@ -90,5 +93,8 @@ fn the_optimizer_on_the_processor_agrees_with_the_reference() {
         let found = [1, 3].map(|threads| train(&CpuBackend::new(threads).expect("threads"), len));
         assert!(found[0] == found[1], "threads change bits");
         assert_close("master weights", &found[0], &expected, 1e-6);
+        if let Some(gpu) = gpu() {
+            assert_close("master weights on the GPU", &train(&*gpu, len), &expected, 1e-6);
+        }
     }
 }

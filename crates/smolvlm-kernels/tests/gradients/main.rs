@@ -1,5 +1,5 @@
 //! Every backward: of the scalar reference against finite differences of its own forward operation, and of every
-//! instruction set that this machine has against the scalar reference.
+//! instruction set that this machine has, and of the first GPU where `SMOLVLM_TEST_CUDA` asks for it, against the scalar reference.
 
 mod attention;
 mod case;

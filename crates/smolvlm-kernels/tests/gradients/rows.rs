@@ -3,7 +3,7 @@
 use smolvlm_kernels::training::{Dropout, PatchGradients};
 use smolvlm_kernels::{Backend, FeatureRow, Format, PatchArgs, TileBatch, TokenBatch, TrainBackend};
 
-use crate::case::{Case, Named, bytes, check_by_differences, check_on_the_processor, numbers, of, rng, view};
+use crate::case::{Case, Named, bytes, check_by_differences, check_on_the_processor, gpu, numbers, of, rng, view};
 
 /// The token side in one: embed, show features, take the rows that are asked for.
 struct Tokens {
@@ -168,6 +168,9 @@ fn rows_are_copied_stacked_and_added() {
     }
     check(&smolvlm_kernels::ReferenceBackend);
     check(&smolvlm_kernels::CpuBackend::new(2).expect("threads"));
+    if let Some(gpu) = gpu() {
+        check(&*gpu);
+    }
 }
 
 #[test]
@@ -183,6 +186,9 @@ fn dropout_leaves_out_its_share_by_its_seed_on_every_backend() {
     let cpu = smolvlm_kernels::CpuBackend::new(2).expect("threads");
     assert!(dropped(&cpu, 0.25, 9) == expected && dropped(&cpu, 0.25, 10) != expected);
     assert!(dropped(&cpu, 0.0, 9).iter().all(|x| *x == 2.0));
+    if let Some(gpu) = gpu() {
+        assert!(dropped(&*gpu, 0.25, 9) == expected);
+    }
 }
 
 #[test]
@@ -194,4 +200,7 @@ fn numbers_are_multiplied() {
     }
     check(&smolvlm_kernels::ReferenceBackend);
     check(&smolvlm_kernels::CpuBackend::new(2).expect("threads"));
+    if let Some(gpu) = gpu() {
+        check(&*gpu);
+    }
 }

@@ -6,15 +6,15 @@ mod tiles;
 
 pub(super) use decoding::DECODE_PART;
 pub(super) use paged::cached;
-pub(super) use tiles::tiles;
+pub(super) use tiles::{tiles, tiles_with_sums};
 
 /// The head size that the fast kernels are made for.
-const FAST_HEAD: usize = 64;
+pub(super) const FAST_HEAD: usize = 64;
 /// Warps of a block of the kernels for any head size, a row each.
-const WARPS: u32 = 4;
-const THREADS: u32 = 32 * WARPS;
+pub(super) const WARPS: u32 = 4;
+pub(super) const THREADS: u32 = 32 * WARPS;
 /// Most numbers of a head there.
-const MOST_HEAD: usize = 160;
+pub(super) const MOST_HEAD: usize = 160;
 /// Threads of a block of the kernels for `mma.sync`.
 const MMA_THREADS: u32 = 128;
 /// Bytes of a row of a head that the kernels for `wgmma` keep, and of a block of keys and values: three of 128 rows each are on their way.

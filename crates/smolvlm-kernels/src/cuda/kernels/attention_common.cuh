@@ -136,6 +136,16 @@ DEVICE void store_output(bf16* row, int stride, const float (&output)[COUNT], co
     }
 }
 
+// Writes the logarithms of the sums of exponentials of rows g and g + 8, in units of log2; `to` is row g's place.
+DEVICE void store_sums(float* to, const SoftmaxRows& rows, bool valid_upper, bool valid_lower) {
+    const bool valid[2] = {valid_upper, valid_lower};
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+        const float sum = rows.reference[r] + log2f(quad_sum(rows.sum[r]));
+        if (threadIdx.x % 4 == 0 && valid[r]) to[8 * r] = sum;
+    }
+}
+
 // ---- sm_80 -----------------------------------------------------------------------------------------------------------
 
 // Left operand (16 rows × HEAD, four registers for every 16 columns) straight from global memory: each is read once.

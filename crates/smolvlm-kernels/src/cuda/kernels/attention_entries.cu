@@ -3,8 +3,9 @@
 
 #define TILE_MMA(HEAD)                                                                                                  \
     extern "C" __global__ void __launch_bounds__(128, 2) tile_attention_mma_##HEAD(const bf16* qkv, bf16* out,          \
-                                                                                   int tile_rows, int heads) {         \
-        tile_attention_mma<HEAD, 4, 2, 64, 2>(qkv, out, tile_rows, heads);                                              \
+                                                                                   float* sums, int tile_rows,         \
+                                                                                   int heads) {                        \
+        tile_attention_mma<HEAD, 4, 2, 64, 2>(qkv, out, sums, tile_rows, heads);                                        \
     }
 TILE_MMA(64)
 TILE_MMA(72)
@@ -28,12 +29,14 @@ extern "C" __global__ void __launch_bounds__(128, 4) paged_attention_mma(const _
 struct TileArguments {
     TensorMap map;
     bf16* out;
+    float* sums;
     int tiles, tile_rows, heads;
 };
 
 extern "C" __global__ void __launch_bounds__(384, 1) tile_attention_wgmma(const __grid_constant__ TileArguments args) {
     extern __shared__ __align__(1024) u8 shared[];
-    TileAttentionWgmma<128, 2, 3, true, 1>(shared_address(shared), args.tiles, args.tile_rows, args.heads).run(&args.map, args.out);
+    TileAttentionWgmma<128, 2, 3, true, 1> attention(shared_address(shared), args.sums, args.tiles, args.tile_rows, args.heads);
+    attention.run(&args.map, args.out);
 }
 
 struct PagedArguments {

@@ -1,12 +1,13 @@
 // Attention inside tiles of a vision tower: out = softmax(q kᵀ · HEAD^-½) v, every query of a tile seeing every key of it.
 // qkv: [tiles × tile_rows, 3 × heads × HEAD], the queries of all heads, then their keys, then their values.
 // out: [tiles × tile_rows, heads × HEAD].
+// sums: [heads, tiles × tile_rows], for training only, else null.
 
 // ---- sm_80 and newer -------------------------------------------------------------------------------------------------
 
 // Grid (blocks of queries, heads, tiles). Each warp has ROW_TILES × 16 queries of its own and all keys.
 template <int HEAD, int WARPS, int ROW_TILES, int KEYS, int STAGES>
-DEVICE void tile_attention_mma(const bf16* qkv, bf16* out, int tile_rows, int heads) {
+DEVICE void tile_attention_mma(const bf16* qkv, bf16* out, float* sums, int tile_rows, int heads) {
     constexpr int DEPTH = PRODUCT_DEPTH<HEAD>, ROW = PADDED_ROW<HEAD>, THREADS = WARPS * WARP;
     constexpr int BLOCK_BYTES = KEYS * ROW * 2, CHUNKS = HEAD / 8;
     static_assert(HEAD % 8 == 0, "rows are copied 16 bytes at a time");
@@ -78,6 +79,9 @@ DEVICE void tile_attention_mma(const bf16* qkv, bf16* out, int tile_rows, int he
         const int row = first_row + r * 16;
         store_output<HEAD>(out + (tile_row + row) * heads * HEAD + head * HEAD, heads * HEAD, output[r], rows[r],
                            row < tile_rows, row + 8 < tile_rows);
+        if (sums) {
+            store_sums(sums + (u64)head * gridDim.z * tile_rows + tile_row + row, rows[r], row < tile_rows, row + 8 < tile_rows);
+        }
     }
 }
 
@@ -99,11 +103,12 @@ template <int KEYS, int CONSUMERS, int STAGES, bool QUERY_IN_REGISTERS, int BLOC
 
     Stream stream;
     u32 query, query_full, query_empty;  // shared memory; barriers
+    float* sums;
     int tile_rows, heads, query_blocks, blocks, items;
 
-    DEVICE TileAttentionWgmma(u32 shared, int tiles, int tile_rows_, int heads_)
+    DEVICE TileAttentionWgmma(u32 shared, float* sums_, int tiles, int tile_rows_, int heads_)
         : stream(shared + QUERY_SLOTS * QUERY_BYTES, shared + BARRIERS_AT), query(shared),
-          query_full(shared + BARRIERS_AT + Stream::BARRIERS * 8), query_empty(query_full + 8 * QUERY_SLOTS),
+          query_full(shared + BARRIERS_AT + Stream::BARRIERS * 8), query_empty(query_full + 8 * QUERY_SLOTS), sums(sums_),
           tile_rows(tile_rows_), heads(heads_), query_blocks((tile_rows_ + QUERIES - 1) / QUERIES),
           blocks((tile_rows_ + KEYS - 1) / KEYS), items(query_blocks * heads_ * tiles) {}
 
@@ -180,6 +185,10 @@ template <int KEYS, int CONSUMERS, int STAGES, bool QUERY_IN_REGISTERS, int BLOC
             row += query_row;
             store_output<HEAD>(out + ((u64)tile * tile_rows + row) * heads * HEAD + head * HEAD, heads * HEAD, consumer.output,
                                rows, row < tile_rows, row + 8 < tile_rows);
+            if (sums) {
+                const u64 tiles = items / (query_blocks * heads);
+                store_sums(sums + (head * tiles + tile) * tile_rows + row, rows, row < tile_rows, row + 8 < tile_rows);
+            }
         };
         int item = blockIdx.x;
         for (; item < items; item += gridDim.x) {

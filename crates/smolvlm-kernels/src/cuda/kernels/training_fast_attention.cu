@@ -1,0 +1,289 @@
+// Attention for training in bf16 with heads of 64, on matrix units: forwards inside segments, and backwards. It follows
+// `tensor_core.cuh` and `attention_common.cuh`.
+//
+// Backwards recomputes probabilities from the logarithms of the sums that forwards kept: a block for 64 queries meets all their keys and adds
+// up their gradient, another for 64 keys meets all their queries and adds up that of keys and values. Nothing is added in memory,
+// so the result is the same in every run.
+
+constexpr int HEAD = 64, BLOCK = 64, DEPTH = HEAD / 16, ROW = PADDED_ROW<HEAD>, ROW_BYTES = ROW * 2, TILE_BYTES = BLOCK * ROW_BYTES;
+constexpr int THREADS = 128;
+
+struct TrainingAttention {
+    const bf16* qkv;  // turned where there are segments: [rows, (heads + 2 kv_heads) · 64]
+    const bf16* dy;
+    bf16* out;  // or, backwards, the gradient of qkv
+    float* sums;  // [heads][rows]: log of the sum of exponentials, in units of log2
+    const float* deltas;  // [heads][rows]: dy · out
+    const u32* work;  // pairs (segment, first row inside it), longest past first; null for tiles
+    const u32* segment_row;
+    const u32* segment_rows;
+    int rows, tile_rows, heads, kv_heads, work_items;
+};
+
+// The rows of the sequence a block works on, and the first of its own inside them.
+struct Part {
+    int first_row, rows, first;
+
+    // Of tiles the grid is (blocks of rows, heads, tiles); of segments (work items, heads).
+    DEVICE Part(const TrainingAttention& a, bool backwards) {
+        if (a.work) {
+            const int item = backwards ? a.work_items - 1 - blockIdx.x : blockIdx.x;
+            const int segment = a.work[2 * item];
+            first = a.work[2 * item + 1];
+            first_row = a.segment_row[segment];
+            rows = a.segment_rows[segment];
+        } else {
+            first = blockIdx.x * BLOCK;
+            first_row = blockIdx.z * a.tile_rows;
+            rows = a.tile_rows;
+        }
+    }
+};
+
+// Copies 64 rows of 64 numbers, from row `first` on; those at and beyond `rows` are zeros.
+DEVICE void load_tile(u32 to, const bf16* from, int stride, int first, int rows) {
+#pragma unroll
+    for (int i = threadIdx.x; i < BLOCK * (HEAD / 8); i += THREADS) {
+        const int row = i / (HEAD / 8), chunk = i % (HEAD / 8);
+        const bool exists = first + row < rows;
+        copy_async(to + row * ROW_BYTES + chunk * 16, from + (u64)(exists ? first + row : 0) * stride + chunk * 8, exists);
+    }
+}
+
+// d[16 × 64] = a · bᵀ, rows of `b` in shared memory.
+DEVICE void product_of_rows(float (&d)[BLOCK / 2], const u32 (&a)[DEPTH * 4], u32 b_tile) {
+    const int lane = threadIdx.x % WARP;
+    const u32 at = b_tile + ((lane & 7) + (lane >> 4) * 8) * ROW_BYTES + ((lane >> 3) & 1) * 16;
+#pragma unroll
+    for (int i = 0; i < BLOCK / 2; i++) d[i] = 0.f;
+#pragma unroll
+    for (int k = 0; k < DEPTH; k++) {
+#pragma unroll
+        for (int n = 0; n < BLOCK / 16; n++) {
+            u32 b[4];
+            load_matrices(b, at + n * 16 * ROW_BYTES + k * 32);
+            mma_16_8_16(&d[8 * n], &a[4 * k], b[0], b[1]);
+            mma_16_8_16(&d[8 * n + 4], &a[4 * k], b[2], b[3]);
+        }
+    }
+}
+
+// d[16 × 64] += a[16 × 64] · b, whose depth runs along its rows in shared memory.
+DEVICE void add_product(float (&d)[HEAD / 2], const u32 (&a)[BLOCK / 4], u32 b_tile) {
+    const int lane = threadIdx.x % WARP;
+    const u32 at = b_tile + (lane & 15) * ROW_BYTES + (lane >> 4) * 16;
+#pragma unroll
+    for (int k = 0; k < BLOCK / 16; k++) {
+#pragma unroll
+        for (int n = 0; n < HEAD / 16; n++) {
+            u32 b[4];
+            load_matrices_transposed(b, at + k * 16 * ROW_BYTES + n * 32);
+            mma_16_8_16(&d[8 * n], &a[4 * k], b[0], b[1]);
+            mma_16_8_16(&d[8 * n + 4], &a[4 * k], b[2], b[3]);
+        }
+    }
+}
+
+// Writes 16 × 64 numbers times `factor`; `row` points at row g's first column.
+DEVICE void store_tile(bf16* row, int stride, const float (&d)[HEAD / 2], float factor, bool valid_upper, bool valid_lower) {
+    const int t = threadIdx.x % 4;
+    const bool valid[2] = {valid_upper, valid_lower};
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+        bf16* to = row + (u64)r * 8 * stride;
+#pragma unroll
+        for (int group = 0; group < HEAD / 32; group++) {
+            u32 w[4];
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                const int j = group * 4 + i;
+                w[i] = pack_bf16(d[4 * j + 2 * r] * factor, d[4 * j + 2 * r + 1] * factor);
+            }
+            quad_transpose(w);
+            if (valid[r]) *(uint4*)(to + group * 32 + t * 8) = make_uint4(w[0], w[1], w[2], w[3]);
+        }
+    }
+}
+
+// Forwards inside segments. Each warp has 16 queries; keys and values come in blocks of 64, two on their way.
+extern "C" __global__ void __launch_bounds__(THREADS, 3) sequence_attention_64(const __grid_constant__ TrainingAttention a) {
+    extern __shared__ __align__(128) u8 shared[];
+    const u32 base = shared_address(shared);
+    const Part part(a, false);
+    const int warp = threadIdx.x / WARP, g = threadIdx.x % WARP / 4, head = blockIdx.y, kv_head = head / (a.heads / a.kv_heads);
+    const int stride = (a.heads + 2 * a.kv_heads) * HEAD;
+    const bf16* of_sequence = a.qkv + (u64)part.first_row * stride;
+    const bf16* keys = of_sequence + (a.heads + kv_head) * HEAD;
+    const bf16* values = keys + a.kv_heads * HEAD;
+    const int blocks = min(part.first + BLOCK, part.rows) / BLOCK + (min(part.first + BLOCK, part.rows) % BLOCK > 0);
+
+    const auto load = [&](int block) {
+        const u32 to = base + block % 2 * 2 * TILE_BYTES;
+        load_tile(to, keys, stride, block * BLOCK, part.rows);
+        load_tile(to + TILE_BYTES, values, stride, block * BLOCK, part.rows);
+    };
+    load(0);
+    copy_async_commit();
+    const int row = part.first + warp * 16 + g;
+    u32 query[1][DEPTH * 4];
+    float output[1][HEAD / 2];
+    SoftmaxRows rows[1];
+    load_query<HEAD, DEPTH>(query[0], of_sequence + head * HEAD + (u64)row * stride, stride, row < part.rows, row + 8 < part.rows);
+#pragma unroll
+    for (int i = 0; i < HEAD / 2; i++) output[0][i] = 0.f;
+#pragma unroll
+    for (int i = 0; i < 2; i++) rows[0].reference[i] = minus_infinity(), rows[0].sum[i] = 0.f;
+    const float scale_log2 = rsqrtf((float)HEAD) * LOG2_E;
+    for (int block = 0; block < blocks; block++) {
+        copy_async_wait<0>();
+        __syncthreads();
+        if (block + 1 < blocks) load(block + 1);
+        copy_async_commit();
+        const u32 at = base + block % 2 * 2 * TILE_BYTES;
+        const int limit[1][2] = {{row + 1 - block * BLOCK, row + 9 - block * BLOCK}};
+        attend_block<HEAD, 1, BLOCK>(output, rows, query, at, at + TILE_BYTES, (block + 1) * BLOCK > part.first, limit, scale_log2);
+    }
+    const int out_stride = a.heads * HEAD;
+    store_output<HEAD>(a.out + ((u64)part.first_row + row) * out_stride + head * HEAD, out_stride, output[0], rows[0],
+                       row < part.rows, row + 8 < part.rows);
+    store_sums(a.sums + (u64)head * a.rows + part.first_row + row, rows[0], row < part.rows, row + 8 < part.rows);
+}
+
+// Gradients of queries: of each 16 of a warp against blocks of 64 keys and values, two on their way.
+extern "C" __global__ void __launch_bounds__(THREADS, 2) attention_queries_64(const __grid_constant__ TrainingAttention a) {
+    extern __shared__ __align__(128) u8 shared[];
+    const u32 base = shared_address(shared);
+    const Part part(a, false);
+    const bool causal = a.work != nullptr;
+    const int warp = threadIdx.x / WARP, g = threadIdx.x % WARP / 4, t = threadIdx.x % 4, head = blockIdx.y;
+    const int kv_head = head / (a.heads / a.kv_heads), stride = (a.heads + 2 * a.kv_heads) * HEAD, dy_stride = a.heads * HEAD;
+    const bf16* of_sequence = a.qkv + (u64)part.first_row * stride;
+    const bf16* keys = of_sequence + (a.heads + kv_head) * HEAD;
+    const bf16* values = keys + a.kv_heads * HEAD;
+    const int last = causal ? min(part.first + BLOCK, part.rows) : part.rows, blocks = (last + BLOCK - 1) / BLOCK;
+
+    const auto load = [&](int block) {
+        const u32 to = base + block % 2 * 2 * TILE_BYTES;
+        load_tile(to, keys, stride, block * BLOCK, part.rows);
+        load_tile(to + TILE_BYTES, values, stride, block * BLOCK, part.rows);
+    };
+    load(0);
+    copy_async_commit();
+    const int row = part.first + warp * 16 + g;
+    const bool valid[2] = {row < part.rows, row + 8 < part.rows};
+    u32 query[DEPTH * 4], dy[DEPTH * 4];
+    load_query<HEAD, DEPTH>(query, of_sequence + head * HEAD + (u64)row * stride, stride, valid[0], valid[1]);
+    load_query<HEAD, DEPTH>(dy, a.dy + ((u64)part.first_row + row) * dy_stride + head * HEAD, dy_stride, valid[0], valid[1]);
+    float sum[2], delta[2], dquery[HEAD / 2];
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+        const u64 at = (u64)head * a.rows + part.first_row + row + 8 * r;
+        sum[r] = valid[r] ? a.sums[at] : -minus_infinity();
+        delta[r] = valid[r] ? a.deltas[at] : 0.f;
+    }
+#pragma unroll
+    for (int i = 0; i < HEAD / 2; i++) dquery[i] = 0.f;
+    const float scale = rsqrtf((float)HEAD), scale_log2 = scale * LOG2_E;
+    for (int block = 0; block < blocks; block++) {
+        copy_async_wait<0>();
+        __syncthreads();
+        if (block + 1 < blocks) load(block + 1);
+        copy_async_commit();
+        const u32 at = base + block % 2 * 2 * TILE_BYTES;
+        float scores[BLOCK / 2], dp[BLOCK / 2];
+        product_of_rows(scores, query, at);
+        product_of_rows(dp, dy, at + TILE_BYTES);
+        const bool masked = (block + 1) * BLOCK > (causal ? part.first : part.rows);
+#pragma unroll
+        for (int j = 0; j < BLOCK / 8; j++) {
+#pragma unroll
+            for (int e = 0; e < 4; e++) {
+                const int r = e / 2, key = block * BLOCK + j * 8 + 2 * t + e % 2;
+                float p = exp2_fast(fmaf(scores[4 * j + e], scale_log2, -sum[r]));
+                if (masked && key >= (causal ? row + 8 * r + 1 : part.rows)) p = 0.f;
+                scores[4 * j + e] = p * (dp[4 * j + e] - delta[r]);
+            }
+        }
+        u32 packed[BLOCK / 4];
+        pack_probabilities(packed, scores);
+        add_product(dquery, packed, at);
+    }
+    store_tile(a.out + ((u64)part.first_row + row) * stride + head * HEAD, stride, dquery, scale, valid[0], valid[1]);
+}
+
+// What a block of queries brings: their numbers, the gradients of their results, the sums and deltas.
+constexpr int QUERY_BYTES = 2 * TILE_BYTES + 2 * BLOCK * 4;
+
+// Gradients of keys and values: of each 16 of a warp against blocks of 64 queries of every head that shares them, two on their way.
+extern "C" __global__ void __launch_bounds__(THREADS, 2) attention_keys_64(const __grid_constant__ TrainingAttention a) {
+    extern __shared__ __align__(128) u8 shared[];
+    const u32 base = shared_address(shared);
+    const Part part(a, true);
+    const bool causal = a.work != nullptr;
+    const int warp = threadIdx.x / WARP, g = threadIdx.x % WARP / 4, t = threadIdx.x % 4, kv_head = blockIdx.y;
+    const int group = a.heads / a.kv_heads, stride = (a.heads + 2 * a.kv_heads) * HEAD, dy_stride = a.heads * HEAD;
+    const bf16* of_sequence = a.qkv + (u64)part.first_row * stride;
+    const int row = part.first + warp * 16 + g;
+    const bool valid[2] = {row < part.rows, row + 8 < part.rows};
+    const u64 key_at = (u64)row * stride + (a.heads + kv_head) * HEAD, value_at = key_at + a.kv_heads * HEAD;
+    // Earlier queries do not see these keys.
+    const int first_block = causal ? part.first / BLOCK : 0, blocks = (part.rows + BLOCK - 1) / BLOCK - first_block;
+
+    // Blocks of the first head, then those of the next.
+    const auto load = [&](int step) {
+        const int head = kv_head * group + step / blocks, first = (first_block + step % blocks) * BLOCK;
+        const u32 to = base + step % 2 * QUERY_BYTES;
+        load_tile(to, of_sequence + head * HEAD, stride, first, part.rows);
+        load_tile(to + TILE_BYTES, a.dy + (u64)part.first_row * dy_stride + head * HEAD, dy_stride, first, part.rows);
+        float* numbers = (float*)(shared + step % 2 * QUERY_BYTES + 2 * TILE_BYTES);
+        if (threadIdx.x < BLOCK) {
+            const bool exists = first + threadIdx.x < part.rows;
+            const u64 at = (u64)head * a.rows + part.first_row + first + threadIdx.x;
+            numbers[threadIdx.x] = exists ? a.sums[at] : -minus_infinity();
+            numbers[BLOCK + threadIdx.x] = exists ? a.deltas[at] : 0.f;
+        }
+    };
+    const int steps = blocks * group;
+    load(0);
+    copy_async_commit();
+    u32 key[DEPTH * 4], value[DEPTH * 4];
+    load_query<HEAD, DEPTH>(key, of_sequence + key_at, stride, valid[0], valid[1]);
+    load_query<HEAD, DEPTH>(value, of_sequence + value_at, stride, valid[0], valid[1]);
+    float dkey[HEAD / 2], dvalue[HEAD / 2];
+#pragma unroll
+    for (int i = 0; i < HEAD / 2; i++) dkey[i] = dvalue[i] = 0.f;
+    const float scale = rsqrtf((float)HEAD), scale_log2 = scale * LOG2_E;
+    for (int step = 0; step < steps; step++) {
+        copy_async_wait<0>();
+        __syncthreads();
+        if (step + 1 < steps) load(step + 1);
+        copy_async_commit();
+        const u32 at = base + step % 2 * QUERY_BYTES;
+        const float* sums = (const float*)(shared + step % 2 * QUERY_BYTES + 2 * TILE_BYTES);
+        const int first = (first_block + step % blocks) * BLOCK;
+        const bool masked = causal && first == part.first;
+        float p[BLOCK / 2], dp[BLOCK / 2];
+        product_of_rows(p, key, at);
+        product_of_rows(dp, value, at + TILE_BYTES);
+        u32 packed[BLOCK / 4], dpacked[BLOCK / 4];
+#pragma unroll
+        for (int j = 0; j < BLOCK / 8; j++) {
+            const float2 sum = *(const float2*)(sums + j * 8 + 2 * t), delta = *(const float2*)(sums + BLOCK + j * 8 + 2 * t);
+#pragma unroll
+            for (int e = 0; e < 4; e++) {
+                const int query = first + j * 8 + 2 * t + e % 2;
+                float q = exp2_fast(fmaf(p[4 * j + e], scale_log2, -(e % 2 ? sum.y : sum.x)));
+                if (masked && query < row + 8 * (e / 2)) q = 0.f;
+                p[4 * j + e] = q;
+                dp[4 * j + e] = q * (dp[4 * j + e] - (e % 2 ? delta.y : delta.x));
+            }
+        }
+        pack_probabilities(packed, p);
+        pack_probabilities(dpacked, dp);
+        add_product(dvalue, packed, at + TILE_BYTES);
+        add_product(dkey, dpacked, at);
+    }
+    bf16* out = a.out + (u64)part.first_row * stride;
+    store_tile(out + key_at, stride, dkey, scale, valid[0], valid[1]);
+    store_tile(out + value_at, stride, dvalue, 1.f, valid[0], valid[1]);
+}

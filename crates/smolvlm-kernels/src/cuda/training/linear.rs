@@ -1,0 +1,151 @@
+//! Products backwards: `dX = dY · W` and `dW = dYᵀ · X`, by the library.
+
+use super::rows::{accumulate, add_column_sums};
+use super::{CudaBackend, Saved, norm};
+use crate::backend::{Activation, Backend, LinearArgs};
+use crate::cuda::linear::{convert, norm as normalised, swiglu};
+use crate::cuda::matmul::Product;
+use crate::cuda::tensor::{Element, Tensor, Vector};
+use crate::training::LinearBackward;
+
+/// The library stores what gelu is applied to in rows of whole 16 bytes of bfloat16.
+const KEPT_ALIGNMENT: usize = 8;
+
+pub(super) fn keeping(backend: &CudaBackend, args: LinearArgs<'_, CudaBackend>) -> (Tensor, Saved) {
+    if args.activation == Activation::Identity {
+        return (backend.linear(args), Saved::default());
+    }
+    activated(backend, args, None)
+}
+
+pub(super) fn adapted(backend: &CudaBackend, args: LinearArgs<'_, CudaBackend>, addend: &Tensor) -> (Tensor, Saved) {
+    if args.activation != Activation::Identity {
+        return activated(backend, args, Some(addend));
+    }
+    let out = backend.linear(args);
+    accumulate(backend, &out, addend);
+    (out, Saved::default())
+}
+
+fn activated(backend: &CudaBackend, args: LinearArgs<'_, CudaBackend>, addend: Option<&Tensor>) -> (Tensor, Saved) {
+    let weight = args.weight;
+    let prepared = match &args.norm {
+        Some(norm) => Some(normalised(backend, args.x, norm, weight.element)),
+        None => convert(backend, args.x, weight.element),
+    };
+    let x = prepared.as_ref().unwrap_or(args.x);
+    let before = backend.tensor(x.rows, weight.outputs, weight.element);
+    let gated = args.activation == Activation::SwiGlu;
+    let out = backend.tensor(x.rows, if gated { weight.outputs / 2 } else { weight.outputs }, weight.element);
+    let plain = Product { x, weight, out: &before, residual: None, bias: None, gelu: false, before: None };
+    let rounded_anyway = weight.element == Element::Bf16 && weight.outputs.is_multiple_of(KEPT_ALIGNMENT);
+    if !gated && addend.is_none() && rounded_anyway {
+        let bias = args.bias.map(|bias| bias.bf16.pointer());
+        backend.matmul.product(&Product { out: &out, bias, gelu: true, before: Some(before.pointer()), ..plain });
+    } else {
+        backend.matmul.product(&plain);
+        if let Some(addend) = addend {
+            add_before(backend, &before, addend, gated);
+        }
+        if gated {
+            swiglu(backend, &before, &out);
+        } else {
+            gelu_keeping(backend, &before, args.bias, &out);
+        }
+    }
+    if let Some(residual) = args.residual {
+        accumulate(backend, &out, residual);
+    }
+    (out, Saved { before: Some(before), ..Saved::default() })
+}
+
+/// Adds rows to those of a product as it was written: of a gated layer, gates and ups to their turns.
+fn add_before(backend: &CudaBackend, before: &Tensor, addend: &Tensor, gated: bool) {
+    assert_eq!((before.rows, before.width), (addend.rows, addend.width), "an addend is as large as its product");
+    let converted = convert(backend, addend, before.element);
+    let arguments = [
+        before.pointer().into(),
+        converted.as_ref().unwrap_or(addend).pointer().into(),
+        before.numbers().into(),
+        (before.width as u32).into(),
+        u32::from(gated).into(),
+    ];
+    let name = format!("add_before_{}", before.element.name());
+    // Safety: both have that many numbers.
+    unsafe { backend.each("adding an adapter", &name, before.numbers(), &arguments) };
+}
+
+/// Adds the bias to what is kept, and activates it.
+fn gelu_keeping(backend: &CudaBackend, before: &Tensor, bias: Option<&Vector>, out: &Tensor) {
+    let arguments = [
+        before.pointer().into(),
+        bias.map_or(0, |bias| bias.f32.pointer()).into(),
+        out.pointer().into(),
+        out.numbers().into(),
+        (out.width as u32).into(),
+    ];
+    // Safety: both have that many numbers; a bias has as many as a row.
+    unsafe { backend.each("gelu", &format!("gelu_keeping_{}", out.element.name()), out.numbers(), &arguments) };
+}
+
+/// The gradient of what an activation was applied to; gates before ups.
+pub(super) fn slopes(backend: &CudaBackend, before: &Tensor, activation: Activation, dy: &Tensor) -> Tensor {
+    let out = backend.tensor(before.rows, before.width, before.element);
+    let (element, count) = (before.element, dy.numbers());
+    let names = format!("{}_{}", element.name(), dy.element.name());
+    let addresses = [before.pointer(), dy.pointer(), out.pointer(), count as u64].map(Into::into);
+    // Safety: `dy` has that many numbers, `before` and `out` as many or, of a gated layer, twice as many.
+    unsafe {
+        match activation {
+            Activation::SwiGlu => {
+                let [before, dy_numbers, out, count_argument] = addresses;
+                let arguments = [before, dy_numbers, out, count_argument, (dy.width as u32).into()];
+                backend.each("swiglu backwards", &format!("swiglu_slopes_{names}"), count, &arguments);
+            }
+            _ if (element, dy.element) == (Element::Bf16, Element::Bf16) && count.is_multiple_of(8) => {
+                backend.each("gelu backwards", "wide_gelu_slopes_bf16", count / 8, &addresses);
+            }
+            _ => backend.each("gelu backwards", &format!("gelu_slopes_{names}"), count, &addresses),
+        }
+    }
+    out
+}
+
+pub(super) fn backward(backend: &CudaBackend, args: LinearBackward<'_, CudaBackend>) -> Option<Tensor> {
+    let element = args.weight.element;
+    let before = args.saved.before.as_ref().filter(|_| args.activation != Activation::Identity);
+    let through = match before {
+        Some(before) => Some(slopes(backend, before, args.activation, args.dy)),
+        None => convert(backend, args.dy, element),
+    };
+    let dy = through.as_ref().unwrap_or(args.dy);
+    if let Some(gradient) = args.gradients.weight {
+        let prepared = match &args.norm {
+            Some(norm) => Some(normalised(backend, args.x, norm, element)),
+            None => convert(backend, args.x, element),
+        };
+        assert_eq!(gradient.len(), dy.width * args.x.width, "a gradient is as large as its weight");
+        backend.matmul.add_weight_gradient(dy, prepared.as_ref().unwrap_or(args.x), gradient.pointer());
+    }
+    if let Some(gradient) = args.gradients.bias {
+        add_column_sums(backend, dy, gradient, dy.width);
+    }
+    let numbers = args.transposed?.numbers(args.weight);
+    let product = |out: &Tensor, added| backend.matmul.input_gradient(dy, numbers, out, added);
+    Some(match (args.norm, args.onto) {
+        (Some(norm), onto) => {
+            let dx = backend.tensor(args.x.rows, args.x.width, element);
+            product(&dx, false);
+            norm::backward(backend, args.x, &norm, &dx, onto, args.gradients.norm)
+        }
+        (None, Some(onto)) => {
+            product(&onto, true);
+            onto
+        }
+        (None, None) => {
+            let dx = backend.tensor(args.x.rows, args.x.width, element);
+            product(&dx, false);
+            dx
+        }
+    })
+}

@@ -1,0 +1,147 @@
+//! Rows put back where they came from, sums of columns, copies.
+
+use std::ops::Range;
+
+use super::numbers::{self, zero};
+use super::{CudaBackend, Floats};
+use crate::cuda::launch::{Module, Shape};
+use crate::cuda::linear::convert;
+use crate::cuda::plan::{Array, Plan};
+use crate::cuda::tensor::{Element, Tensor};
+use crate::training::Dropout;
+
+/// Columns and threads of a block that sums columns, as `training_rows.cu` has them.
+const SUM_COLUMNS: usize = 64;
+const SUM_THREADS: u32 = 256;
+
+pub(super) fn dropout(backend: &CudaBackend, x: &Tensor, dropout: Dropout) {
+    let threshold = (f64::from(dropout.rate) * 4_294_967_296.0).ceil() as u64;
+    let multiplier = dropout.factor / (1.0 - dropout.rate);
+    let arguments = [x.pointer().into(), x.numbers().into(), dropout.seed.into(), threshold.into(), multiplier.into()];
+    // Safety: `x` has that many numbers.
+    unsafe { backend.each("dropout", &format!("dropout_{}", x.element.name()), x.numbers(), &arguments) };
+}
+
+/// Adds the sum of each column of `x` to `sums`, as if its rows were `width` wide.
+pub(super) fn add_column_sums(backend: &CudaBackend, x: &Tensor, sums: &Floats, width: usize) {
+    assert!(sums.len() == width && x.numbers().is_multiple_of(width.max(1)), "a sum for each column");
+    if x.numbers() == 0 {
+        return;
+    }
+    let (rows, across) = (x.numbers() / width, width.div_ceil(SUM_COLUMNS));
+    let wanted = (4 * backend.device.info.multiprocessors as usize).div_ceil(across);
+    let rows_per_block = rows.div_ceil(wanted).max(32);
+    let down = rows.div_ceil(rows_per_block);
+    let arguments = [
+        x.pointer().into(),
+        sums.pointer().into(),
+        (rows as u32).into(),
+        (width as u32).into(),
+        (rows_per_block as u32).into(),
+    ];
+    let shape = Shape::new((across as u32, down as u32, 1), SUM_THREADS);
+    let name = format!("column_sums_{}", x.element.name());
+    // Safety: blocks for all columns and rows.
+    unsafe { backend.start("sums of columns", Module::TrainingRows, &name, shape, &arguments) };
+}
+
+/// `to += x`.
+pub(super) fn accumulate(backend: &CudaBackend, to: &Tensor, x: &Tensor) {
+    assert_eq!((to.rows, to.width), (x.rows, x.width), "gradients of one tensor");
+    let name = format!("accumulate_{}_{}", to.element.name(), x.element.name());
+    let arguments = [to.pointer().into(), x.pointer().into(), to.numbers().into()];
+    // Safety: both have that many numbers.
+    unsafe { backend.each("adding gradients", &name, to.numbers(), &arguments) };
+}
+
+pub(super) fn copy(backend: &CudaBackend, x: &Tensor, rows: Range<usize>) -> Tensor {
+    assert!(rows.end <= x.rows, "rows of a copy");
+    let out = backend.tensor(rows.len(), x.width, x.element);
+    let row_bytes = x.width * x.element.bytes();
+    numbers::copy(backend, out.pointer(), x.pointer() + (rows.start * row_bytes) as u64, rows.len() * row_bytes);
+    out
+}
+
+pub(super) fn stack(backend: &CudaBackend, parts: &[Tensor]) -> Tensor {
+    let (width, element) = parts.first().map_or((0, Element::F32), |part| (part.width, part.element));
+    let out = backend.tensor(parts.iter().map(|part| part.rows).sum(), width, element);
+    let mut at = out.pointer();
+    for part in parts {
+        assert_eq!((part.width, part.element), (width, element), "parts of one tensor");
+        let bytes = part.numbers() * element.bytes();
+        numbers::copy(backend, at, part.pointer(), bytes);
+        at += bytes as u64;
+    }
+    out
+}
+
+/// Zeros in f32.
+fn zeros(backend: &CudaBackend, rows: usize, width: usize) -> Tensor {
+    let out = backend.tensor(rows, width, Element::F32);
+    zero(backend, out.pointer(), out.numbers() * Element::F32.bytes());
+    out
+}
+
+/// `to[array[i]] += x[i]`.
+fn add_to_rows(backend: &CudaBackend, plan: &Plan, x: &Tensor, array: Array, to: u64) {
+    let arguments =
+        [x.pointer().into(), plan.array(array).into(), to.into(), (x.rows as u32).into(), (x.width as u32).into()];
+    let name = format!("add_to_rows_{}", x.element.name());
+    // Safety: the plan names a row of `to` for each row of `x`.
+    unsafe { backend.start("adding rows", Module::TrainingRows, &name, Shape::rows(x.rows), &arguments) };
+}
+
+pub(super) fn embed_backward(backend: &CudaBackend, plan: &Plan, dy: &Tensor, gradient: &Floats) {
+    assert_eq!(dy.rows, plan.tokens(), "a row for each token");
+    add_to_rows(backend, plan, dy, Array::Ids, gradient.pointer());
+}
+
+pub(super) fn gather_backward(backend: &CudaBackend, plan: &Plan, dy: &Tensor, rows: usize) -> Tensor {
+    assert_eq!(dy.rows, plan.batch.outputs.len(), "a row for each output");
+    let out = zeros(backend, rows, dy.width);
+    add_to_rows(backend, plan, dy, Array::Outputs, out.pointer());
+    out
+}
+
+pub(super) fn scatter_backward(
+    backend: &CudaBackend,
+    plan: &Plan,
+    dy: Tensor,
+    source_rows: &[usize],
+) -> (Tensor, Vec<Tensor>) {
+    let dy = convert(backend, &dy, Element::F32).unwrap_or(dy);
+    let sources: Vec<Tensor> = source_rows.iter().map(|rows| zeros(backend, *rows, dy.width)).collect();
+    let mut first = 0;
+    for run in plan.batch.features.chunk_by(|a, b| a.source == b.source) {
+        let offset = 4 * first as u64;
+        let arguments = [
+            dy.pointer().into(),
+            (plan.array(Array::FeatureRows) + offset).into(),
+            (plan.array(Array::FeatureIndices) + offset).into(),
+            sources[run[0].source as usize].pointer().into(),
+            (run.len() as u32).into(),
+            (dy.width as u32).into(),
+        ];
+        let shape = Shape::rows(run.len());
+        // Safety: the batch names rows of `dy` and of the sources.
+        unsafe { backend.start("gradients of features", Module::TrainingRows, "take_rows_f32", shape, &arguments) };
+        first += run.len();
+    }
+    (dy, sources)
+}
+
+pub(super) fn pixel_shuffle_backward(backend: &CudaBackend, dy: &Tensor, side: usize, scale: usize) -> Tensor {
+    let out = backend.tensor(dy.rows * scale * scale, dy.width / (scale * scale), dy.element);
+    let arguments = [
+        dy.pointer().into(),
+        out.pointer().into(),
+        ((out.rows / (side * side)) as u32).into(),
+        (side as u32).into(),
+        (scale as u32).into(),
+        (out.width as u32).into(),
+    ];
+    let (shape, name) = (Shape::rows(out.rows), format!("pixel_shuffle_backward_{}", dy.element.name()));
+    // Safety: `out` has as many numbers as `dy`.
+    unsafe { backend.start("pixel shuffle backwards", Module::TrainingRows, &name, shape, &arguments) };
+    out
+}
