@@ -100,6 +100,7 @@ impl<B: TrainBackend> Optimizer<B> {
         let gradients: Vec<_> = learning().map(|parameter| lock(&parameter.gradient)).collect();
         let norm = backend.norm_of_all(&gradients.iter().map(|gradient| &**gradient).collect::<Vec<_>>());
         drop(gradients);
+        backend.failure()?;
         if !norm.is_finite() {
             return Err(Error::input(format!("the norm of the gradients is {norm}: the step is left out")));
         }

@@ -135,11 +135,15 @@ fn attention_in_bfloat16_on_the_gpu_agrees_with_the_reference() {
     for (tiles, tile_rows, heads, dim) in
         [(2, 36, 3, 16), (2, 64, 2, 64), (3, 100, 1, 64), (1, 256, 1, 64), (1, 65, 1, 72)]
     {
-        check_on_the_gpu("tiles", &Tiles { tiles, tile_rows, heads, dim, format });
+        let what = format!("{tiles} tiles of {tile_rows}, {heads} heads of {dim}");
+        check_on_the_gpu(&what, &Tiles { tiles, tile_rows, heads, dim, format });
     }
     for (queries, keys, dim) in [(4, 2, 16), (3, 1, 64), (2, 2, 64)] {
         let heads = HeadCounts { queries, keys };
-        check_on_the_gpu("sequences", &Causal { lengths: vec![37, 1, 130, 64], heads, dim, format });
+        check_on_the_gpu(
+            &format!("sequences, {heads:?} of {dim}"),
+            &Causal { lengths: vec![37, 1, 130, 64], heads, dim, format },
+        );
     }
 }
 

@@ -78,7 +78,7 @@ fn first_row(module: &str) -> usize {
     before.iter().map(|stem| checkpoint.tensor(&format!("{front}.{stem}.weight")).expect("a tensor").shape[0]).sum()
 }
 
-fn check_gradients<B: TrainBackend>(backend: B) {
+pub(crate) fn check_gradients<B: TrainBackend>(backend: B) {
     let (info, file) = (json("training/adapter.json"), recorded());
     let batch = Batch::read(info["batch"].as_str().expect("a name"));
     let mut learner = with_recorded(backend, file.options.clone(), Format::F32);

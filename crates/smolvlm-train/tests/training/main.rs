@@ -2,6 +2,7 @@
 
 mod answers;
 mod goldens;
+mod gpu;
 mod gradients;
 mod lora;
 mod saved;

@@ -1,6 +1,6 @@
 //! The optimizer over many steps.
 
-use smolvlm_kernels::{CpuBackend, Format};
+use smolvlm_kernels::{CpuBackend, Format, TrainBackend};
 use smolvlm_train::{Learner, LearnerOptions, Optimizer, OptimizerSettings, Rates};
 
 use crate::goldens::{Batch, json, learner};
@@ -19,9 +19,9 @@ fn settings(recorded: &serde_json::Value) -> (OptimizerSettings, f64) {
 }
 
 /// Loss and norm of the gradients of one step.
-fn step(
-    learner: &mut Learner<CpuBackend>,
-    optimizer: &mut Optimizer<CpuBackend>,
+fn step<B: TrainBackend>(
+    learner: &mut Learner<B>,
+    optimizer: &mut Optimizer<B>,
     batch: &Batch,
     rate: f64,
 ) -> (f64, f64) {
@@ -30,11 +30,10 @@ fn step(
     (loss.mean(), learner.update(optimizer, Rates::same(rate)).expect("an update"))
 }
 
-#[test]
-fn ten_steps_lose_what_pytorchs_lose() {
+/// Ten steps beside PyTorch's.
+pub(crate) fn check_ten_steps<B: TrainBackend>(mut learner: Learner<B>) {
     let recorded = json("training/steps.json");
     let (settings, rate) = settings(&recorded);
-    let mut learner = learner(2, LearnerOptions::default());
     let mut optimizer = Optimizer::new(learner.taped(), settings);
     for (i, expected) in recorded["steps"].as_array().expect("steps").iter().enumerate() {
         let batch = Batch::read(expected["batch"].as_str().expect("a name"));
@@ -44,6 +43,11 @@ fn ten_steps_lose_what_pytorchs_lose() {
         assert!((loss - expected_loss).abs() < 1e-4, "step {i}: {loss} for {expected_loss}");
         assert!((norm - expected_norm).abs() < 1e-3 * expected_norm, "step {i}: norm {norm} for {expected_norm}");
     }
+}
+
+#[test]
+fn ten_steps_lose_what_pytorchs_lose() {
+    check_ten_steps(learner(2, LearnerOptions::default()));
 }
 
 /// All master weights as bits.
