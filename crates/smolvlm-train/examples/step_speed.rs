@@ -1,45 +1,97 @@
-//! Times steps of training on a checkpoint: `step_speed CHECKPOINT [f32|bf16] [TOKENS] [TILES] [STEPS] [THREADS]`.
+//! Times steps of training on a checkpoint; each is a forward and a backward of every part of the batch, and an update.
 //!
-//! One example of so many tokens, half of which count, and so many tiles; each step is a forward, a backward and an update.
+//! ```text
+//! step_speed CHECKPOINT [device=cpu|cuda] [dtype=f32|bf16] [samples=1] [part=1] [tokens=256] [tiles=1] [steps=3]
+//!            [recompute=no|yes] [threads=0]
+//! ```
+//!
+//! A sample has so many tokens, half of which count, and so many tiles; `part` of them go through the model together. A line for
+//! each step goes to standard error; one line of JSON with medians to standard output.
 
-#![allow(clippy::print_stdout, reason = "an example prints what it is for")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "an example prints what it is for")]
 
+use std::collections::HashMap;
 use std::time::Instant;
 
 use smolvlm::TileRun;
-use smolvlm::checkpoint::Checkpoint;
+use smolvlm::checkpoint::{Checkpoint, ModelConfig};
 use smolvlm::preprocess::Tile;
-use smolvlm_kernels::{CpuBackend, Format};
-use smolvlm_train::{Example, Learner, LearnerOptions, Optimizer, OptimizerSettings, Rates};
+use smolvlm_kernels::{Backend, CpuBackend, CudaBackend, Format, TrainBackend};
+use smolvlm_train::{Example, Learner, LearnerOptions, Optimizer, OptimizerSettings, Rates, Recompute};
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let args: Vec<String> = std::env::args().skip(1).collect();
-    let number = |i: usize, otherwise: usize| args.get(i).map_or(Ok(otherwise), |text| text.parse());
-    let checkpoint = Checkpoint::open(args.first().ok_or("expected a checkpoint folder")?.as_ref())?;
-    let format = args.get(1).map_or(Some(Format::F32), |name| Format::named(name)).ok_or("expected f32 or bf16")?;
-    let (tokens, tiles, steps) = (number(2, 256)?, number(3, 1)?, number(4, 3)?);
-    let options = LearnerOptions { format, ..LearnerOptions::default() };
-    let started = Instant::now();
-    let mut learner = Learner::load(CpuBackend::new(number(5, 0)?)?, &checkpoint, options)?;
-    println!("loaded in {:.1} s", started.elapsed().as_secs_f64());
-    let example = example(checkpoint.config(), tokens, tiles);
-    let mut optimizer = Optimizer::new(learner.taped(), OptimizerSettings::default());
-    for step in 0..steps {
-        let started = Instant::now();
-        let loss = learner.learn(std::slice::from_ref(&example), 1.0 / example.counted())?;
-        let passes = started.elapsed();
-        let norm = learner.update(&mut optimizer, Rates::same(1e-4))?;
-        let update = started.elapsed() - passes;
-        let (passes, update) = (passes.as_secs_f64(), update.as_secs_f64());
-        println!(
-            "step {step}: loss {:.4}, gradients {norm:.3}; passes {passes:.2} s, update {update:.2} s",
-            loss.mean()
-        );
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+/// Steps before those that count: kernels are chosen, memory is taken.
+const WARM_UP: usize = 2;
+
+struct Settings {
+    checkpoint: Checkpoint,
+    format: Format,
+    recompute: Recompute,
+    samples: usize,
+    part: usize,
+    tokens: usize,
+    tiles: usize,
+    steps: usize,
+}
+
+fn main() -> Result<()> {
+    let mut args = std::env::args().skip(1);
+    let checkpoint = Checkpoint::open(args.next().ok_or("expected a checkpoint folder")?.as_ref())?;
+    let named: HashMap<String, String> =
+        args.filter_map(|arg| arg.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()))).collect();
+    let word = |name: &str, otherwise: &str| named.get(name).map_or(otherwise.to_owned(), Clone::clone);
+    let number = |name: &str, otherwise: usize| named.get(name).map_or(Ok(otherwise), |text| text.parse());
+    let settings = Settings {
+        checkpoint,
+        format: Format::named(&word("dtype", "f32")).ok_or("expected dtype=f32 or dtype=bf16")?,
+        recompute: if word("recompute", "no") == "yes" { Recompute::Blocks } else { Recompute::Nothing },
+        samples: number("samples", 1)?,
+        part: number("part", 1)?.max(1),
+        tokens: number("tokens", 256)?,
+        tiles: number("tiles", 1)?,
+        steps: number("steps", 3)?,
+    };
+    match word("device", "cpu").as_str() {
+        "cuda" => time(CudaBackend::new(0, Some(std::env::temp_dir().join("smolvlm-kernels")))?, &settings),
+        _ => time(CpuBackend::new(number("threads", 0)?)?, &settings),
     }
+}
+
+fn time<B: TrainBackend>(backend: B, settings: &Settings) -> Result<()> {
+    let options = LearnerOptions { format: settings.format, recompute: settings.recompute, ..LearnerOptions::default() };
+    let mut learner = Learner::load(backend, &settings.checkpoint, options)?;
+    let example = example(settings.checkpoint.config(), settings.tokens, settings.tiles);
+    let examples = vec![example; settings.samples];
+    let counted: f64 = examples.iter().map(Example::counted).sum();
+    let mut optimizer = Optimizer::new(learner.taped(), OptimizerSettings::default());
+    let mut seconds = Vec::new();
+    for step in 0..WARM_UP + settings.steps {
+        let started = Instant::now();
+        let mut loss = 0.0;
+        for part in examples.chunks(settings.part) {
+            loss += learner.learn(part, 1.0 / counted)?.sum / counted;
+        }
+        let passes = started.elapsed().as_secs_f64();
+        let norm = learner.update(&mut optimizer, Rates::same(1e-5))?;
+        learner.taped().inner().wait()?;
+        let all = started.elapsed().as_secs_f64();
+        eprintln!("step {step}: loss {loss:.4}, gradients {norm:.3}; passes {passes:.4} s, all {all:.4} s");
+        if step >= WARM_UP {
+            seconds.push(all);
+        }
+    }
+    seconds.sort_by(f64::total_cmp);
+    let median = seconds[seconds.len() / 2];
+    let memory = learner.taped().most_memory().map_or(0.0, |bytes| bytes as f64 / f64::from(1 << 20));
+    println!(
+        "{{\"step_seconds\": {median}, \"samples_per_second\": {}, \"memory_mib\": {memory}}}",
+        settings.samples as f64 / median
+    );
     Ok(())
 }
 
-fn example(config: &smolvlm::checkpoint::ModelConfig, tokens: usize, tiles: usize) -> Example {
+fn example(config: &ModelConfig, tokens: usize, tiles: usize) -> Example {
     let shown = tiles * config.tokens_per_tile();
     let text = (0..tokens.saturating_sub(shown)).map(|i| 17 + (i * 37 % 200) as u32);
     let ids: Vec<u32> = std::iter::repeat_n(config.image_token_id, shown).chain(text).collect();
