@@ -59,7 +59,8 @@ fn main() -> Result<()> {
 }
 
 fn time<B: TrainBackend>(backend: B, settings: &Settings) -> Result<()> {
-    let options = LearnerOptions { format: settings.format, recompute: settings.recompute, ..LearnerOptions::default() };
+    let options =
+        LearnerOptions { format: settings.format, recompute: settings.recompute, ..LearnerOptions::default() };
     let mut learner = Learner::load(backend, &settings.checkpoint, options)?;
     let example = example(settings.checkpoint.config(), settings.tokens, settings.tiles);
     let examples = vec![example; settings.samples];

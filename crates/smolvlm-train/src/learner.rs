@@ -82,7 +82,8 @@ impl<B: TrainBackend> Learner<B> {
             pages: 0,
             format: options.format.of_attention(),
         };
-        let tiles = if options.tiles == 0 { taped.appetite().tiles } else { options.tiles };
+        let patches = model.config().vision.patches_per_side().pow(2);
+        let tiles = if options.tiles == 0 { taped.inner().training_tiles(patches) } else { options.tiles };
         let (tile_plan, token_plan, cache) = (taped.plan(), taped.plan(), taped.cache(shape));
         Ok(Self { taped, model, tiles, seed: 0, tile_plan, token_plan, cache })
     }

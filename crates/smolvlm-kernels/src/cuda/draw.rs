@@ -2,7 +2,6 @@
 
 use super::CudaBackend;
 use super::launch::{Module, Shape};
-use super::memory::Buffer;
 use super::tensor::{Element, Tensor};
 use crate::choose;
 
@@ -26,12 +25,12 @@ pub(super) fn draw(backend: &CudaBackend, logits: &Tensor, draws: &[choose::Draw
     assert_eq!(logits.element, Element::F32, "logits");
     assert!(draws.iter().all(|draw| draw.row < logits.rows), "rows of logits");
     let given: Vec<Draw> = draws.iter().map(as_declared).collect();
-    let given = Buffer::of(&backend.device, &given);
+    let given = backend.uploaded(&given);
     let out = backend.tensor(draws.len(), 1, Element::F32);
     let arguments =
         [logits.pointer().into(), given.pointer().into(), out.pointer().into(), (logits.width as u32).into()];
     let shape = Shape::new((draws.len() as u32, 1, 1), THREADS);
-    // Safety: a block for each draw, whose row is one of the logits'; `out` has 32 bits for each. Freeing `given` waits for the kernel.
+    // Safety: a block for each draw, whose row is one of the logits'; `out` has 32 bits for each.
     unsafe { backend.device.launch("drawing tokens", backend.kernel(Module::Draw, "draw"), shape, &arguments) };
     out
 }

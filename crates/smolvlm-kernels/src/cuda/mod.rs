@@ -119,6 +119,18 @@ impl CudaBackend {
         Tensor { rows, width, element, memory, choice: None }
     }
 
+    /// What a step needs beside its plan, copied to the device.
+    fn uploaded<T: Copy>(&self, values: &[T]) -> Tensor {
+        let out = self.tensor(1, size_of_val(values).div_ceil(Element::F32.bytes()), Element::F32);
+        if !values.is_empty() && !self.device.has_failed() {
+            self.device.bind();
+            // Safety: both are that long; memory that is not pinned has been read when this returns.
+            let copied = unsafe { result::memcpy_htod_async(out.pointer(), values, self.device.stream) };
+            self.device.check("copying to the device", copied);
+        }
+        out
+    }
+
     /// Whether this is the generation whose own matrix instructions the fastest kernels use.
     fn has_wgmma(&self) -> bool {
         self.device.info.capability == (9, 0)

@@ -9,7 +9,8 @@
 //! computed again, as the backend likes.
 //!
 //! # Gradients
-//! Those of activations are tensors of f32, one number for each number of the activation. Those of parameters are
+//! Those of activations are tensors, one number for each number of the activation; f32, but on a GPU those that go straight on into
+//! a product in bf16 are rounded as that product rounds its operands. Those of parameters are
 //! [`TrainBackend::Floats`] to which every backward *adds*, so that several steps' gradients add up. A gradient that
 //! nobody asks for is not computed.
 //!
@@ -46,6 +47,11 @@ pub trait TrainBackend: Backend {
     type Saved: Send + Sync;
     /// What `dX = dY · W` needs beside the weight; nothing where products read a matrix either way.
     type Transposed: Send + Sync;
+
+    /// How many tiles of so many patches it likes to learn from at a time.
+    fn training_tiles(&self, _patches: usize) -> usize {
+        self.appetite().tiles.max(1)
+    }
 
     /// Stores numbers.
     fn floats(&self, values: &[f32]) -> Self::Floats;
@@ -166,11 +172,11 @@ pub trait TrainBackend: Backend {
 
     /// `to + x`.
     fn add(&self, to: Self::Tensor, x: &Self::Tensor) -> Self::Tensor;
-    /// A copy in f32.
+    /// A copy.
     fn copy(&self, x: &Self::Tensor) -> Self::Tensor {
         self.copy_rows(x, 0..self.rows(x))
     }
-    /// A copy of some rows in f32.
+    /// A copy of some rows.
     fn copy_rows(&self, x: &Self::Tensor, rows: Range<usize>) -> Self::Tensor;
     /// Rows of all parts, one part below the other.
     fn stack(&self, parts: &[Self::Tensor]) -> Self::Tensor;

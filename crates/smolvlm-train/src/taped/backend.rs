@@ -38,6 +38,14 @@ fn norm_of<B: TrainBackend>(norm: Norm<'_, Taped<B>>) -> TapedNorm<B> {
 }
 
 impl<B: TrainBackend> Taped<B> {
+    /// The plan to be filled: another one where a tape refers to this one.
+    fn fresh<'a>(&self, plan: &'a mut Plan<B>) -> &'a mut B::Plan {
+        if Arc::get_mut(&mut plan.0).is_none() {
+            plan.0 = Arc::new(self.plans.lend(&self.inner));
+        }
+        Arc::get_mut(&mut plan.0).expect("a plan that nothing else refers to").plan_mut()
+    }
+
     fn weight(
         &self,
         parts: &[MatrixView<'_>],
@@ -169,11 +177,11 @@ impl<B: TrainBackend> Backend for Taped<B> {
     }
 
     fn plan(&self) -> Plan<B> {
-        Plan(Arc::new(self.inner.plan()))
+        Plan(Arc::new(self.plans.lend(&self.inner)))
     }
 
     fn fill_tokens(&self, plan: &mut Plan<B>, cache: &mut Cache<B>, batch: &TokenBatch) {
-        let plan = plan.fresh(&self.inner);
+        let plan = self.fresh(plan);
         if self.answers() {
             self.inner.fill_tokens(plan, &mut cache.inner, batch);
         } else {
@@ -182,7 +190,7 @@ impl<B: TrainBackend> Backend for Taped<B> {
     }
 
     fn fill_tiles(&self, plan: &mut Plan<B>, batch: TileBatch<'_>) {
-        self.inner.fill_tiles(plan.fresh(&self.inner), batch);
+        self.inner.fill_tiles(self.fresh(plan), batch);
     }
 
     /// Not the wrapped backend's: what a tape refers to must outlive the step.
@@ -280,15 +288,5 @@ impl<B: TrainBackend> Backend for Taped<B> {
         let value = self.value(x);
         let op = Op::Gather { plan: plan.0.clone(), x: self.operand(x), rows: self.inner.rows(&value) };
         self.run(op, vec![value])
-    }
-}
-
-impl<B: TrainBackend> Plan<B> {
-    /// The plan to be filled: another one where a tape refers to this one.
-    fn fresh(&mut self, backend: &B) -> &mut B::Plan {
-        if Arc::get_mut(&mut self.0).is_none() {
-            self.0 = Arc::new(backend.plan());
-        }
-        Arc::get_mut(&mut self.0).expect("a plan that nothing else refers to")
     }
 }

@@ -1,15 +1,16 @@
 //! The way back through a tape.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use smolvlm_kernels::training::{
     AttentionBackward, LinearBackward, LinearGradients, NormGradients, PatchGradients, Rope,
 };
 use smolvlm_kernels::{Activation, TrainBackend};
 
-use super::LOGITS_BYTES;
 use super::slots::Weight;
 use super::tape::{CausalAttention, Kept, Linear, Op, Operand, PatchEmbed, Tape, TapedNorm};
+use super::{LOGITS_BYTES, Taped};
 use crate::parameters::gradient_of;
 
 /// Gradients of the tape's results so far, where there are any.
@@ -39,14 +40,15 @@ impl<B: TrainBackend> Gradients<B> {
 
 /// Adds the gradients of the weighted cross-entropy of logits, which are node `logits`, and returns it.
 pub(super) fn backward<B: TrainBackend>(
-    backend: &B,
+    taped: &Taped<B>,
     tape: &mut Tape<B>,
     logits: usize,
     targets: &[u32],
     weights: &[f32],
 ) -> f64 {
+    let backend = &taped.inner;
     let mut gradients = Gradients((0..tape.nodes.len()).map(|_| None).collect());
-    let loss = head(backend, tape, logits, targets, weights, &mut gradients);
+    let loss = head(taped, tape, logits, targets, weights, &mut gradients);
     for node in (0..logits).rev() {
         if let Some(dy) = gradients.0[node].take() {
             one(backend, tape, node, dy, &mut gradients);
@@ -59,13 +61,14 @@ pub(super) fn backward<B: TrainBackend>(
 
 /// Logits, their loss and its gradient, some rows at a time.
 fn head<B: TrainBackend>(
-    backend: &B,
+    taped: &Taped<B>,
     tape: &mut Tape<B>,
     node: usize,
     targets: &[u32],
     weights: &[f32],
     gradients: &mut Gradients<B>,
 ) -> f64 {
+    let backend = &taped.inner;
     let Op::Linear(linear) = &tape.nodes[node].op else { unreachable!("logits are a product") };
     let operand = linear.x.clone();
     let x = tape.value(backend, operand.clone());
@@ -73,14 +76,17 @@ fn head<B: TrainBackend>(
     let rows = backend.rows(&x);
     assert!(targets.len() == rows && weights.len() == rows, "a target and a weight for each of {rows} rows of logits");
     let (mut loss, mut parts, mut first) = (0.0, Vec::new(), 0);
-    let mut at_a_time = None;
     while first < rows {
         // The vocabulary's size shows in the first logits.
-        let last = (first + at_a_time.unwrap_or(1)).min(rows);
+        let at_a_time = match taped.vocabulary.load(Ordering::Relaxed) {
+            0 => 1,
+            vocabulary => (LOGITS_BYTES / 4 / vocabulary).max(1),
+        };
+        let last = (first + at_a_time).min(rows);
         let some = backend.copy_rows(&x, first..last);
         let (logits, saved) = linear.with_args(&some, None, |args| backend.linear_keeping(args));
         let kept = Kept { saved, low: None };
-        at_a_time.get_or_insert_with(|| (LOGITS_BYTES / 4 / backend.width(&logits)).max(1));
+        taped.vocabulary.store(backend.width(&logits), Ordering::Relaxed);
         let (part, dy) = backend.cross_entropy(logits, &targets[first..last], &weights[first..last]);
         loss += part;
         parts.extend(linear.backward(backend, &some, &kept, &dy, None));

@@ -7,9 +7,11 @@
 pub(crate) mod adapter;
 mod backend;
 mod backward;
+mod plans;
 pub(crate) mod slots;
 mod tape;
 
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex};
 
 use smolvlm_kernels::{BackendError, RopeTable, TrainBackend};
@@ -17,6 +19,7 @@ use smolvlm_kernels::{BackendError, RopeTable, TrainBackend};
 use crate::lora::LoraOptions;
 use crate::parameters::{Kind, Parameter, lock};
 use adapter::Adapter;
+use plans::{Lent, Plans};
 use slots::{Positions, Vector};
 use tape::{Op, Operand, Tape};
 
@@ -41,6 +44,9 @@ pub struct Taped<B: TrainBackend> {
     mode: Mutex<Mode<B>>,
     /// Angles as the wrapped backend takes them, made when it first answers.
     rope: Mutex<Option<KnownRope<B>>>,
+    plans: Arc<Plans<B>>,
+    /// Numbers in a row of logits; 0 before there were any.
+    vocabulary: AtomicUsize,
 }
 
 /// Angles, and which ones they were made of.
@@ -73,7 +79,7 @@ enum Held<B: TrainBackend> {
 }
 
 /// The inputs of a step; a tape may still refer to them when they change.
-pub struct Plan<B: TrainBackend>(Arc<B::Plan>);
+pub struct Plan<B: TrainBackend>(Arc<Lent<B>>);
 
 impl<B: TrainBackend> Taped<B> {
     /// A backend over which those tensors learn that `selection` picks when a model is loaded.
@@ -89,6 +95,8 @@ impl<B: TrainBackend> Taped<B> {
             refused: Mutex::default(),
             mode: Mutex::new(Mode::Answering),
             rope: Mutex::default(),
+            plans: Arc::default(),
+            vocabulary: AtomicUsize::new(0),
         }
     }
 
@@ -154,7 +162,7 @@ impl<B: TrainBackend> Taped<B> {
         let mode = std::mem::replace(&mut *lock(&self.mode), Mode::Answering);
         let Mode::Learning(mut tape) = mode else { panic!("a backward follows a begin") };
         let loss = match (&logits.held, logits.node) {
-            (Held::Later, Some(node)) => backward::backward(&self.inner, &mut tape, node, targets, weights),
+            (Held::Later, Some(node)) => backward::backward(self, &mut tape, node, targets, weights),
             // Nothing learns.
             _ => self.inner.cross_entropy_loss(&self.value(logits), targets, weights),
         };

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use smolvlm_kernels::training::{HeadCounts, Rope};
 use smolvlm_kernels::{Activation, Format, LinearArgs, Norm, PatchArgs, TrainBackend};
 
+use super::plans::Lent;
 use super::slots::{Positions, Table, Vector, Weight};
 
 /// What is kept of a block's inner tensors until the way back.
@@ -97,7 +98,7 @@ pub(super) struct Kept<B: TrainBackend> {
 
 /// A patch embedding.
 pub(super) struct PatchEmbed<B: TrainBackend> {
-    pub(super) plan: Arc<B::Plan>,
+    pub(super) plan: Arc<Lent<B>>,
     pub(super) weight: Arc<Weight<B>>,
     pub(super) bias: Arc<Vector<B>>,
     pub(super) positions: Result<Arc<Positions<B>>, Arc<B::Tensor>>,
@@ -106,7 +107,7 @@ pub(super) struct PatchEmbed<B: TrainBackend> {
 
 /// Attention over a step's own sequences.
 pub(super) struct CausalAttention<B: TrainBackend> {
-    pub(super) plan: Arc<B::Plan>,
+    pub(super) plan: Arc<Lent<B>>,
     pub(super) qkv: Operand<B>,
     pub(super) heads: HeadCounts,
     pub(super) cos: Arc<Vector<B>>,
@@ -116,15 +117,15 @@ pub(super) struct CausalAttention<B: TrainBackend> {
 
 /// An operation of the seam with everything it reads.
 pub(super) enum Op<B: TrainBackend> {
-    Embed { plan: Arc<B::Plan>, table: Arc<Table<B>> },
-    Scatter { plan: Arc<B::Plan>, x: Operand<B>, sources: Vec<Operand<B>>, source_rows: Vec<usize> },
+    Embed { plan: Arc<Lent<B>>, table: Arc<Table<B>> },
+    Scatter { plan: Arc<Lent<B>>, x: Operand<B>, sources: Vec<Operand<B>>, source_rows: Vec<usize> },
     PatchEmbed(PatchEmbed<B>),
     Linear(Linear<B>),
     Norm { x: Operand<B>, norm: TapedNorm<B> },
     TileAttention { qkv: Operand<B>, tile_rows: usize, heads: usize },
     CausalAttention(CausalAttention<B>),
     PixelShuffle { x: Operand<B>, side: usize, scale: usize },
-    Gather { plan: Arc<B::Plan>, x: Operand<B>, rows: usize },
+    Gather { plan: Arc<Lent<B>>, x: Operand<B>, rows: usize },
 }
 
 impl<B: TrainBackend> Op<B> {

@@ -2,7 +2,6 @@
 
 use super::CudaBackend;
 use crate::cuda::launch::{Module, Shape};
-use crate::cuda::memory::Buffer;
 use crate::cuda::tensor::{Element, Tensor};
 
 /// Threads of a block, a row, as `training_rows.cu` has them.
@@ -23,7 +22,7 @@ pub(super) fn cross_entropy(
         return 0.0;
     }
     let known: Vec<u32> = targets.iter().copied().chain(weights.iter().map(|weight| weight.to_bits())).collect();
-    let known = Buffer::of(&backend.device, &known);
+    let known = backend.uploaded(&known);
     let losses = backend.tensor(rows, 2, Element::F32);
     let arguments = [
         logits.pointer().into(),

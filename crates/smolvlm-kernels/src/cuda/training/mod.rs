@@ -26,6 +26,9 @@ use crate::training::{
 };
 use crate::view::Format;
 
+/// Rows of patches that fill the machine.
+const ROWS_AT_A_TIME: usize = 1 << 16;
+
 /// What an operation keeps.
 #[derive(Default)]
 pub struct Saved {
@@ -66,6 +69,10 @@ impl TrainBackend for CudaBackend {
     type Floats = Floats;
     type Saved = Saved;
     type Transposed = Apart;
+
+    fn training_tiles(&self, patches: usize) -> usize {
+        (ROWS_AT_A_TIME / patches.max(1)).max(1)
+    }
 
     fn floats(&self, values: &[f32]) -> Floats {
         Floats::of(self, values)
