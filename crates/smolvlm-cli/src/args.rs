@@ -32,6 +32,7 @@ pub(crate) enum Command {
     Download(DownloadArgs),
     Quantize(QuantizeArgs),
     Finetune(FinetuneArgs),
+    Train(TrainArgs),
     Frames(FramesArgs),
     Trace(TraceArgs),
     Bench(BenchArgs),
@@ -190,19 +191,78 @@ The configuration is a YAML file; what is not named has a default:
   batch: {by: count, samples: 4}
   learning_rate: {vision: 0, connector: 1e-4, text: 1e-4}
   lora: {rank: 8, alpha: 16}              # none: all weights learn
+  evaluation: {share: 2%, every: 100, generate: 16}
 A run that was stopped goes on where it last saved when it is started again. It computes on the processor.
 
 Examples:
   smolvlm finetune --config run.yaml
   smolvlm finetune --config run.yaml --check
+  smolvlm finetune --config run.yaml --steps 200 --rate 5e-5 --output second-run
+  smolvlm finetune --config run.yaml --set schedule.warmup=20 --set 'lora={rank: 16, alpha: 32}'
   smolvlm run --model first-run/model --image bee.jpg \"What is this?\"")]
 pub(crate) struct FinetuneArgs {
+    #[command(flatten)]
+    pub(crate) run: TrainingArgs,
+}
+
+/// Train a model from nothing: its folder has no weights, they are drawn from a seed.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The configuration is that of `smolvlm finetune`; `model` is a folder with config.json, the tokenizer's and the processor's \
+files and no weights. The result is an ordinary checkpoint folder.
+  model: ./demo-model                     # as `cargo run -p smolvlm-scenes --example model_folder` writes one
+  data: [{scenes: {seed: 1, tiles: 0.1}}] # drawn while the model learns; or files, as for finetune
+  output: demo-run
+  steps: 20000
+  batch: {by: count, samples: 384}
+  learning_rate: 1e-3
+  initial: {seed: 0}                      # what first weights are drawn from
+  evaluation: {data: [{scenes: {split: held}}], every: 500, samples: 512}
+
+Examples:
+  smolvlm train --config run.yaml
+  smolvlm train --config run.yaml --steps 100 --seed 1 --output trial
+  smolvlm run --model demo-run/model --image scene.png \"How many stars are there?\"")]
+pub(crate) struct TrainArgs {
+    #[command(flatten)]
+    pub(crate) run: TrainingArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TrainingArgs {
     /// The run's file.
     #[arg(long, value_name = "FILE")]
     pub(crate) config: PathBuf,
     /// Look at the data, say what cannot be used, and end.
     #[arg(long)]
     pub(crate) check: bool,
+    /// A checkpoint folder or hub id.
+    #[arg(long, value_name = "M", help_heading = "In place of the file's")]
+    pub(crate) model: Option<String>,
+    /// A mixture, or a file or folder of records.
+    #[arg(long, value_name = "PATH", help_heading = "In place of the file's")]
+    pub(crate) data: Option<PathBuf>,
+    /// The run's folder.
+    #[arg(long, value_name = "FOLDER", help_heading = "In place of the file's")]
+    pub(crate) output: Option<PathBuf>,
+    /// Most steps.
+    #[arg(long, value_name = "N", help_heading = "In place of the file's")]
+    pub(crate) steps: Option<u64>,
+    /// One full learning rate for all parts.
+    #[arg(long, value_name = "RATE", help_heading = "In place of the file's")]
+    pub(crate) rate: Option<f64>,
+    /// What order, adapters and dropout are drawn from.
+    #[arg(long, value_name = "N", help_heading = "In place of the file's")]
+    pub(crate) seed: Option<u64>,
+    /// Number format.
+    #[arg(long, value_name = "TYPE", help_heading = "In place of the file's")]
+    pub(crate) dtype: Option<DtypeArg>,
+    /// Any other value, as YAML; a key inside another is joined by a dot. May be given several times.
+    #[arg(long, value_name = "KEY=VALUE", help_heading = "In place of the file's")]
+    pub(crate) set: Vec<String>,
+    /// What computes: auto or cpu.
+    #[arg(long, default_value_t, value_name = "DEVICE")]
+    pub(crate) device: smolvlm::Device,
     /// Threads that compute. 0: one for each core.
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub(crate) threads: usize,

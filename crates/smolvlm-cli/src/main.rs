@@ -8,13 +8,16 @@ mod console;
 mod exit;
 mod font;
 mod json;
+mod machine;
 mod plan;
+mod scenes;
 mod sheet;
 mod work;
 
 use std::process::ExitCode;
 
 use clap::Parser;
+use smolvlm_train::Beginning;
 
 use args::{Cli, Command};
 
@@ -36,7 +39,8 @@ fn run(command: Command) -> smolvlm::Result<()> {
         Command::Info(args) => commands::info::info(&args),
         Command::Download(args) => commands::download::download(&args),
         Command::Quantize(args) => commands::quantize::quantize(&args),
-        Command::Finetune(args) => commands::finetune::finetune(&args),
+        Command::Finetune(args) => commands::finetune::finetune(&args.run, Beginning::Checkpoint),
+        Command::Train(args) => commands::finetune::finetune(&args.run, Beginning::Nothing),
         Command::Frames(args) => commands::frames::frames(&args),
         Command::Trace(args) => commands::trace::trace(&args),
         Command::Bench(args) => commands::bench::bench(&args),

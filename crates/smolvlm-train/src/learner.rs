@@ -48,6 +48,27 @@ impl StepLoss {
     }
 }
 
+/// What a model makes of examples that it does not learn from.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Measured {
+    /// As of a step.
+    pub loss: StepLoss,
+    /// Tokens that count.
+    pub rows: u64,
+    /// Those of them that the model would have chosen.
+    pub right: u64,
+}
+
+impl Measured {
+    /// Adds what another batch gave.
+    pub fn add(&mut self, other: &Self) {
+        self.loss.sum += other.loss.sum;
+        self.loss.counted += other.loss.counted;
+        self.rows += other.rows;
+        self.right += other.right;
+    }
+}
+
 /// A model over [`Taped<B>`], with what its steps need.
 pub struct Learner<B: TrainBackend> {
     taped: Taped<B>,
@@ -127,14 +148,75 @@ impl<B: TrainBackend> Learner<B> {
     /// # Errors
     /// As [`learn`](Self::learn).
     pub fn evaluate(&mut self, examples: &[Example]) -> Result<StepLoss> {
+        self.measure(examples).map(|measured| measured.loss)
+    }
+
+    /// The loss, and how many of the tokens that count are those that the model would have chosen.
+    ///
+    /// # Errors
+    /// As [`learn`](Self::learn).
+    pub fn measure(&mut self, examples: &[Example]) -> Result<Measured> {
         check(examples, self.config())?;
         self.taped.begin_evaluation();
         let outcome = self.forward(examples).and_then(|(step, logits)| {
             let sum = self.taped.loss(&logits, &step.targets, &step.weights)?;
-            Ok(StepLoss { sum, counted: step.counted() })
+            let mut choices = Vec::new();
+            self.taped.largest_into(&logits, &mut choices);
+            self.taped.failure()?;
+            let right = choices.iter().zip(&step.targets).filter(|(choice, target)| choice == target).count();
+            let loss = StepLoss { sum, counted: step.counted() };
+            Ok(Measured { loss, rows: step.targets.len() as u64, right: right as u64 })
         });
         self.taped.end();
         outcome
+    }
+
+    /// Greedy answers to prompts, each up to one of the ids in `ends`, which is left out, or `most` tokens. Every token reads
+    /// its whole sequence anew, features of tiles excepted: for a few short answers while the model learns.
+    ///
+    /// # Errors
+    /// As [`learn`](Self::learn).
+    pub fn answer(&mut self, prompts: &[Example], ends: &[u32], most: usize) -> Result<Vec<Vec<u32>>> {
+        check(prompts, self.config())?;
+        self.taped.begin_evaluation();
+        let answers = self.generate(prompts, ends, most);
+        self.taped.end();
+        answers
+    }
+
+    fn generate(&mut self, prompts: &[Example], ends: &[u32], most: usize) -> Result<Vec<Vec<u32>>> {
+        let features = self.features(prompts)?;
+        let (context, mut sequences) = (self.config().text.max_positions, prompts.to_vec());
+        let mut answers = vec![Vec::new(); prompts.len()];
+        let mut open = vec![true; prompts.len()];
+        for _ in 0..most {
+            let choices = self.next_tokens(&sequences, &features)?;
+            for (at, id) in choices.into_iter().enumerate() {
+                let sequence = &mut sequences[at];
+                open[at] &= !ends.contains(&id) && sequence.ids.len() < context;
+                if open[at] {
+                    answers[at].push(id);
+                    sequence.ids.push(id);
+                    sequence.weights.push(0.0);
+                }
+            }
+            if !open.contains(&true) {
+                break;
+            }
+        }
+        Ok(answers)
+    }
+
+    /// What the model would say next after each sequence.
+    fn next_tokens(&mut self, sequences: &[Example], features: &[Tensor<B>]) -> Result<Vec<u32>> {
+        let rows: Vec<usize> = features.iter().map(|features| self.taped.rows(features)).collect();
+        let mut step = Step::new(sequences, self.model.config(), &rows);
+        step.batch.outputs = step.batch.segments.iter().map(|segment| segment.rows.end as u32 - 1).collect();
+        let logits = self.logits(&step, features)?;
+        let mut choices = Vec::new();
+        self.taped.largest_into(&logits, &mut choices);
+        self.taped.failure()?;
+        Ok(choices)
     }
 
     /// Moves all parameters one step along their gradients, which are then zero again; returns the norm that the gradients had.
@@ -149,18 +231,28 @@ impl<B: TrainBackend> Learner<B> {
 
     /// Tiles → features → logits of the rows whose next token counts.
     fn forward(&mut self, examples: &[Example]) -> Result<(Step, Tensor<B>)> {
+        let features = self.features(examples)?;
+        let rows: Vec<usize> = features.iter().map(|features| self.taped.rows(features)).collect();
+        let step = Step::new(examples, self.model.config(), &rows);
+        let logits = self.logits(&step, &features)?;
+        Ok((step, logits))
+    }
+
+    /// What the tiles of all examples show: a tensor for each part of them.
+    fn features(&mut self, examples: &[Example]) -> Result<Vec<Tensor<B>>> {
         let (taped, size) = (&self.taped, self.model.config().vision.image_size);
         let mut features = Vec::new();
         for part in &tile_parts(examples, self.tiles) {
             features.push(self.model.image_features(taped, &mut self.tile_plan, tile_batch(size, part))?);
         }
-        let rows: Vec<usize> = features.iter().map(|features| taped.rows(features)).collect();
-        let step = Step::new(examples, self.model.config(), &rows);
+        Ok(features)
+    }
+
+    fn logits(&mut self, step: &Step, features: &[Tensor<B>]) -> Result<Tensor<B>> {
+        let taped = &self.taped;
         taped.fill_tokens(&mut self.token_plan, &mut self.cache, &step.batch);
         let features: Vec<&Tensor<B>> = features.iter().collect();
-        let text = self.model.text();
-        let logits = text.forward(taped, &self.token_plan, &mut self.cache, &features)?;
-        Ok((step, logits))
+        Ok(self.model.text().forward(taped, &self.token_plan, &mut self.cache, &features)?)
     }
 }
 

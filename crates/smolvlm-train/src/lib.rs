@@ -1,4 +1,4 @@
-//! Fine-tuning SmolVLM2.
+//! Training SmolVLM2: fine-tuning, and from nothing.
 //!
 //! The model that learns is the one that answers: [`Taped`] is a backend that runs another one's operations, notes them, and
 //! goes through them backwards. [`Learner`] holds a model over it and takes steps on [`Example`]s. [`data`] reads what people have and
@@ -8,6 +8,7 @@
 pub mod data;
 mod error;
 mod example;
+mod initial;
 mod learner;
 pub mod lora;
 mod optimizer;
@@ -21,11 +22,15 @@ mod yaml;
 
 pub use error::{Error, ErrorKind, Result};
 pub use example::Example;
-pub use learner::{Learner, LearnerOptions, StepLoss};
+pub use initial::{InitialWeights, draw_checkpoint, draw_weights};
+pub use learner::{Learner, LearnerOptions, Measured, StepLoss};
 pub use lora::{AdapterFile, LoraOptions, Targets};
 pub use optimizer::{Optimizer, OptimizerSettings, Rates};
 pub use parameters::{Group, Parameter};
-pub use run::{Finetune, Prepared, Run, RunConfig, RunSettings, StepReport};
+pub use run::{
+    Beginning, Evaluation, Evaluator, Finetune, LogLine, Override, Prepared, Run, RunConfig, RunSettings, StepReport, Surroundings,
+    read_log,
+};
 pub use save::{merge_adapter, save_checkpoint};
 pub use schedule::{Schedule, Shape};
 pub use taped::{Recompute, Taped};

@@ -18,8 +18,8 @@ use crate::parameters::{Kind, Parameter};
 use crate::taped::Taped;
 use crate::{Error, Result};
 
-const WEIGHTS: &str = "model.safetensors";
-const CONFIG: &str = "config.json";
+pub(crate) const WEIGHTS: &str = "model.safetensors";
+pub(crate) const CONFIG: &str = "config.json";
 /// Endings of files that hold weights.
 const WEIGHT_FILES: [&str; 6] = [".safetensors", ".index.json", ".bin", ".pt", ".pth", ".part"];
 /// Nothing larger belongs to a checkpoint beside its weights.
@@ -93,7 +93,8 @@ fn save<B: TrainBackend>(
     }
     fs::create_dir_all(&beside).map_err(|error| failed(&beside, "made", error))?;
     let written = write_weights(source, learned, &beside.join(WEIGHTS), dtype)
-        .and_then(|()| copy_others(source, &beside, dtype))
+        .and_then(|()| copy_others(source.dir(), &beside))
+        .and_then(|()| name_dtype(source, &beside, dtype))
         .and_then(|()| fs::rename(&beside, place).map_err(|error| failed(place, "put in place", error)));
     if written.is_err() {
         // What cannot be removed stays, under a name that says what it is.
@@ -115,7 +116,7 @@ pub(crate) fn finish_file(part: &Path, path: &Path) -> Result<()> {
     fs::rename(part, path).map_err(|error| failed(path, "put in place", error))
 }
 
-fn failed(path: &Path, what: &str, error: io::Error) -> Error {
+pub(crate) fn failed(path: &Path, what: &str, error: io::Error) -> Error {
     Error::input(format!("{}: cannot be {what}: {error}", path.display())).caused_by(error)
 }
 
@@ -240,13 +241,18 @@ fn places<B: TrainBackend>(source: &Checkpoint, parameters: &[Arc<Parameter<B>>]
     Ok(places)
 }
 
-/// Every file that holds no weights; `config.json` names the new format, if there is one.
-fn copy_others(source: &Checkpoint, folder: &Path, dtype: Option<StoredDtype>) -> Result<()> {
-    let from = source.dir();
+/// Whether a file of this name holds weights.
+pub(crate) fn is_weights(name: &str) -> bool {
+    let name = name.to_lowercase();
+    WEIGHT_FILES.iter().any(|ending| name.ends_with(ending))
+}
+
+/// Every file that holds no weights.
+pub(crate) fn copy_others(from: &Path, folder: &Path) -> Result<()> {
     for entry in fs::read_dir(from).map_err(|error| failed(from, "read", error))? {
         let entry = entry.map_err(|error| failed(from, "read", error))?;
-        let (path, name) = (entry.path(), entry.file_name().to_string_lossy().to_lowercase());
-        if name.starts_with('.') || WEIGHT_FILES.iter().any(|ending| name.ends_with(ending)) {
+        let (path, name) = (entry.path(), entry.file_name().to_string_lossy().into_owned());
+        if name.starts_with('.') || is_weights(&name) {
             continue;
         }
         // Files of the hub's cache are links; this follows them.
@@ -255,6 +261,11 @@ fn copy_others(source: &Checkpoint, folder: &Path, dtype: Option<StoredDtype>) -
             fs::copy(&path, folder.join(entry.file_name())).map_err(|error| failed(&path, "copied", error))?;
         }
     }
+    Ok(())
+}
+
+/// `config.json` names the new format, if there is one.
+fn name_dtype(source: &Checkpoint, folder: &Path, dtype: Option<StoredDtype>) -> Result<()> {
     let Some((dtype, mut config)) = dtype.zip(source.json(CONFIG)?) else { return Ok(()) };
     if let Some(fields) = config.as_object_mut() {
         let key = if fields.contains_key("dtype") { "dtype" } else { "torch_dtype" };

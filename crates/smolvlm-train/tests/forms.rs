@@ -184,7 +184,7 @@ fn lines_and_lists_hold_the_same_samples() {
         let samples = samples(&mixture(&path));
         assert_eq!(samples.len(), 100);
         for sample in samples.iter() {
-            let first = &samples.read(sample).unwrap().0[0];
+            let first = &samples.read(sample).unwrap().messages.0[0];
             assert_eq!(first.content, [Content::text(sample.sample.to_string())]);
         }
         let name = samples.name(SampleRef { dataset: 0, sample: 41 });

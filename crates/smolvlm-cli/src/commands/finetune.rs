@@ -1,34 +1,38 @@
-//! `smolvlm finetune`: a run from its file to what was learned.
+//! `smolvlm finetune` and `smolvlm train`: a run from its file to what was learned.
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use indicatif::ProgressBar;
 use serde_json::json;
 use smolvlm::checkpoint::hub;
-use smolvlm::{Error, Result};
+use smolvlm::{Device, Error, Result};
+use smolvlm_kernels::{CpuBackend, TrainBackend};
 use smolvlm_train::data::Report;
-use smolvlm_train::{Finetune, Prepared, RunConfig, StepReport};
+use smolvlm_train::{Beginning, Evaluation, Finetune, LogLine, Override, Prepared, RunConfig, StepReport, Surroundings};
 
-use crate::args::FinetuneArgs;
+use crate::args::TrainingArgs;
 use crate::console::{self, Console};
-use crate::plan;
+use crate::{machine, plan, scenes};
 
 /// Problems that are shown one by one.
 const SHOWN: usize = 20;
 
-pub(crate) fn finetune(args: &FinetuneArgs) -> Result<()> {
+pub(crate) fn finetune(args: &TrainingArgs, beginning: Beginning) -> Result<()> {
     let console = Console::new(args.quiet, false);
-    let config = RunConfig::from_file(&args.config).map_err(ours)?;
-    let mut download = console.download();
-    let folder = hub::resolve(&config.model, &mut |progress| download.update(&progress))?;
-    download.finish();
-    let prepared = look(&config, &folder, console)?;
+    let config = RunConfig::from_file_with(&args.config, &overrides(args)?).map_err(ours)?;
+    let prepared = look(&config, beginning, console)?;
     tell(&prepared.report, console);
     if args.check {
         return end_of_check(&prepared.report);
     }
-    let mut finetune = prepared.start(args.threads).map_err(ours)?;
+    match args.device {
+        Device::Auto | Device::Cpu => run(prepared, CpuBackend::new(args.threads)?, args, console),
+        device => Err(Error::usage(format!("--device {device}: training computes on the processor only; expected cpu"))),
+    }
+}
+
+fn run<B: TrainBackend>(prepared: Prepared, backend: B, args: &TrainingArgs, console: Console) -> Result<()> {
+    let mut finetune = prepared.start(backend).map_err(ours)?;
     learn(&mut finetune, args, console)?;
     let place = finetune.write().map_err(ours)?;
     if args.json {
@@ -38,13 +42,40 @@ pub(crate) fn finetune(args: &FinetuneArgs) -> Result<()> {
     console::print(&format!("{}\n", place.display()))
 }
 
-fn look(config: &RunConfig, folder: &Path, console: Console) -> Result<Prepared> {
+/// What flags say in place of the file: `--set` first, then flags of their own. Paths on the command line start where it was typed.
+fn overrides(args: &TrainingArgs) -> Result<Vec<Override>> {
+    let path = |path: &std::path::Path| {
+        let absolute = std::path::absolute(path);
+        absolute.map(|path| path.display().to_string()).map_err(|error| Error::usage(format!("{}: {error}", path.display())))
+    };
+    let set = args.set.iter().map(|text| Override::parse(text).map_err(|error| ours(error.at("--set"))));
+    let mut all = set.collect::<Result<Vec<_>>>()?;
+    let mut add = |key: &str, value: Option<serde_json::Value>| -> Result<()> {
+        all.extend(value.map(|value| Override::new(key, value)).transpose().map_err(ours)?);
+        Ok(())
+    };
+    add("model", args.model.as_ref().map(|model| json!(model)))?;
+    add("data", args.data.as_deref().map(path).transpose()?.map(|path| json!(path)))?;
+    add("output", args.output.as_deref().map(path).transpose()?.map(|path| json!(path)))?;
+    add("steps", args.steps.map(|steps| json!(steps)))?;
+    add("learning_rate", args.rate.map(|rate| json!(rate)))?;
+    add("seed", args.seed.map(|seed| json!(seed)))?;
+    add("dtype", args.dtype.map(|dtype| json!(plan::dtype(dtype).name())))?;
+    Ok(all)
+}
+
+fn look(config: &RunConfig, beginning: Beginning, console: Console) -> Result<Prepared> {
+    let mut download = console.download();
+    let folder = hub::resolve(&config.model, &mut |progress| download.update(&progress))?;
+    download.finish();
     let bar = console.bar(0, "checking {wide_bar:.cyan/dim} {pos}/{len} samples {eta:>4}");
     let progress = |done: usize, total: usize| {
         bar.set_length(total as u64);
         bar.set_position(done as u64);
     };
-    let prepared = Prepared::new(config.clone(), folder, plan::training_media(), &progress);
+    let surroundings =
+        Surroundings { folder: &folder, beginning, media: plan::training_media(), drawing: &scenes::drawing };
+    let prepared = Prepared::new(config.clone(), &surroundings, &progress);
     bar.finish_and_clear();
     prepared.map_err(ours)
 }
@@ -66,12 +97,12 @@ fn end_of_check(report: &Report) -> Result<()> {
     }
 }
 
-fn learn(finetune: &mut Finetune, args: &FinetuneArgs, console: Console) -> Result<()> {
+fn learn<B: TrainBackend>(finetune: &mut Finetune<B>, args: &TrainingArgs, console: Console) -> Result<()> {
     let run = &mut finetune.run;
     if run.step_count() > 0 {
         console.note(&format!("going on after step {} of {}", run.step_count(), run.total_steps()));
     }
-    let bar = console.bar(run.total_steps(), "learning {wide_bar:.cyan/dim} {pos}/{len} {msg} {eta:>4}");
+    let bar = console.bar(run.total_steps(), "learning {wide_bar:.cyan/dim} {pos}/{len} {msg}, {eta} left");
     bar.set_position(run.step_count());
     let (started, mut tokens) = (Instant::now(), 0);
     while let Some(report) = run.step().map_err(ours)? {
@@ -80,9 +111,16 @@ fn learn(finetune: &mut Finetune, args: &FinetuneArgs, console: Console) -> Resu
         for skipped in run.skipped() {
             bar.suspend(|| console.note(&format!("skipped: {}", skipped.message)));
         }
+        if let Some(evaluation) = run.evaluation() {
+            bar.suspend(|| console.note(&measured(report.step, evaluation)));
+        }
         if args.json {
-            let line = serde_json::to_string(&report).map_err(|error| Error::internal(error.to_string()))?;
-            console::print(&format!("{line}\n"))?;
+            let evaluation = run.evaluation().cloned();
+            let evaluation = evaluation.map(|evaluation| LogLine::Evaluation { step: report.step, evaluation });
+            for line in std::iter::once(LogLine::Step(report)).chain(evaluation) {
+                let line = serde_json::to_string(&line).map_err(|error| Error::internal(error.to_string()))?;
+                console::print(&format!("{line}\n"))?;
+            }
         }
     }
     bar.finish_and_clear();
@@ -91,8 +129,17 @@ fn learn(finetune: &mut Finetune, args: &FinetuneArgs, console: Console) -> Resu
 
 fn show(bar: &ProgressBar, report: &StepReport, tokens: u64, elapsed: Duration) {
     let speed = tokens as f64 / elapsed.as_secs_f64().max(1e-9);
-    bar.set_message(format!("loss {:.3}, {speed:.0} tokens/s", report.loss));
+    let memory = machine::memory().map_or(String::new(), |memory| format!(", {}", console::bytes(memory)));
+    bar.set_message(format!("loss {:.3}, {speed:.0} tokens/s{memory}", report.loss));
     bar.set_position(report.step);
+}
+
+/// An evaluation in a line.
+fn measured(step: u64, evaluation: &Evaluation) -> String {
+    let Evaluation { loss, perplexity, accuracy, samples, exact, .. } = evaluation;
+    let exact = exact.map_or(String::new(), |exact| format!(", {:.1} % of answers exact", 100.0 * exact));
+    let accuracy = 100.0 * accuracy;
+    format!("step {step}: loss {loss:.3} of {samples} samples, perplexity {perplexity:.2}, {accuracy:.1} % of tokens right{exact}")
 }
 
 /// Another crate's error as this program reports it.

@@ -88,11 +88,11 @@ impl BatchRule {
 
     /// The batches of an epoch. Where lengths are known, samples that cannot be used are in none.
     pub fn plan(self, order: &[SampleRef], lengths: Option<&Lengths>, seed: u64, epoch: u64) -> BatchPlan {
-        let usable = |sample: &SampleRef| lengths.is_none_or(|lengths| lengths.of(*sample).tokens > 0);
+        let usable = |sample: &SampleRef| lengths.is_none_or(|lengths| lengths.is_usable(*sample));
         let positions = order.iter().enumerate().filter(|(_, sample)| usable(sample)).map(|(at, _)| at as u32);
         let positions: Vec<u32> = positions.collect();
         let size = |position: u32| {
-            let length = lengths.map(|lengths| lengths.of(order[position as usize])).unwrap_or_default();
+            let length = lengths.and_then(|lengths| lengths.of(order[position as usize])).unwrap_or_default();
             (length.tokens as usize, length.tiles as usize)
         };
         let mut plan = BatchPlan::default();
@@ -192,7 +192,7 @@ mod tests {
         let (order, lengths) = many();
         let rule = BatchRule::Grouped { samples: 8, window: 20 };
         let spread = |plan: &BatchPlan| -> u32 {
-            let tokens = |at: &u32| lengths.of(order[*at as usize]).tokens;
+            let tokens = |at: &u32| lengths.of(order[*at as usize]).map_or(0, |length| length.tokens);
             let spread =
                 |batch: &Vec<u32>| batch.iter().map(tokens).max().unwrap() - batch.iter().map(tokens).min().unwrap();
             batches(plan).iter().map(spread).sum()
@@ -208,7 +208,7 @@ mod tests {
     fn packs_fit_and_are_nearly_full() {
         let (order, lengths) = many();
         let plan = BatchRule::Packed { tokens: 4000, tiles: 1000, window: 500 }.plan(&order, Some(&lengths), 1, 0);
-        let tokens = |batch: &[u32]| batch.iter().map(|at| lengths.of(order[*at as usize]).tokens).sum::<u32>();
+        let tokens = |batch: &[u32]| batch.iter().map(|at| lengths.of(order[*at as usize]).map_or(0, |length| length.tokens)).sum::<u32>();
         let total: u32 = (0..plan.len()).map(|index| tokens(plan.batch(index))).sum();
         assert!((0..plan.len()).all(|index| tokens(plan.batch(index)) <= 4000));
         assert!(plan.len() as u32 <= total / 4000 + 2, "{} batches for {total} tokens", plan.len());

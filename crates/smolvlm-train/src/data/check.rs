@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use serde::{Deserialize, Serialize};
 use smolvlm::messages::{Content, Message, Messages};
 
+use super::dataset::Dataset;
+use super::drawn::Sample;
 use super::example::{ExampleMaker, Size};
 use super::samples::{SampleRef, Samples};
 use super::table::{Modality, Table, Totals};
@@ -87,15 +89,20 @@ pub struct Report {
 }
 
 impl Lengths {
-    /// The length of a sample; of one that cannot be used, 0 tokens.
-    pub fn of(&self, sample: SampleRef) -> Length {
-        self.0[sample.dataset as usize][sample.sample as usize]
+    /// The length of a sample: of one that cannot be used, 0 tokens; none of drawn ones, which are not known before.
+    pub fn of(&self, sample: SampleRef) -> Option<Length> {
+        self.0[sample.dataset as usize].get(sample.sample as usize).copied()
+    }
+
+    /// Whether a sample may be used, as far as is known.
+    pub(super) fn is_usable(&self, sample: SampleRef) -> bool {
+        self.of(sample).is_none_or(|length| length.tokens > 0)
     }
 
     /// Whether these are the lengths of these samples.
     pub(super) fn fit(&self, samples: &Samples) -> bool {
         self.0.len() == samples.datasets().len()
-            && self.0.iter().zip(samples.datasets()).all(|(lengths, dataset)| lengths.len() == dataset.len())
+            && self.0.iter().zip(samples.datasets()).all(|(lengths, dataset)| lengths.len() == known(dataset))
     }
 
     /// All of them, for a digest.
@@ -104,13 +111,18 @@ impl Lengths {
     }
 }
 
-/// Looks at every sample of a mixture: reads its record, opens the headers of its media, writes its prompt. Pixels are not
-/// decoded. `progress` is called with samples done and in all, by any thread.
+/// Samples whose lengths are told.
+fn known(dataset: &Dataset) -> usize {
+    if dataset.is_drawn() { 0 } else { dataset.len() }
+}
+
+/// Looks at every sample of a mixture, and at the first of drawn ones: reads its record, opens the headers of its media, writes
+/// its prompt. Pixels are not decoded. `progress` is called with samples done and in all, by any thread.
 ///
 /// What is found does not depend on the number of threads.
 pub fn check(maker: &ExampleMaker, options: &CheckOptions, progress: &(dyn Fn(usize, usize) + Sync)) -> Report {
     let samples = maker.samples();
-    let (next, done, total) = (AtomicUsize::new(0), AtomicUsize::new(0), samples.len());
+    let (next, done, total) = (AtomicUsize::new(0), AtomicUsize::new(0), looked_at(samples));
     let work = || {
         let mut found = Found::new(samples, options.listed);
         loop {
@@ -135,13 +147,18 @@ pub fn check(maker: &ExampleMaker, options: &CheckOptions, progress: &(dyn Fn(us
     Found::report(parts, samples, options.listed)
 }
 
-/// The sample of this number, in the order of the files.
+/// Samples that are looked at.
+fn looked_at(samples: &Samples) -> usize {
+    samples.datasets().iter().map(Dataset::looked_at).sum()
+}
+
+/// The sample of this number among those that are looked at, in the order of the files.
 fn numbered(samples: &Samples, mut number: usize) -> SampleRef {
     for (dataset, set) in samples.datasets().iter().enumerate() {
-        if number < set.len() {
+        if number < set.looked_at() {
             return SampleRef { dataset: dataset as u32, sample: number as u32 };
         }
-        number -= set.len();
+        number -= set.looked_at();
     }
     unreachable!("only numbers below the count are asked for")
 }
@@ -183,12 +200,14 @@ impl Found {
 
     fn report(parts: Vec<Self>, samples: &Samples, listed: usize) -> Report {
         let mut sums = vec![[Totals::default(); 4]; samples.datasets().len()];
-        let mut lengths: Vec<_> = samples.datasets().iter().map(|set| vec![Length::default(); set.len()]).collect();
+        let mut lengths: Vec<_> = samples.datasets().iter().map(|set| vec![Length::default(); known(set)]).collect();
         let (mut problems, mut problem_count) = (Vec::new(), 0);
         for part in parts {
             sums.iter_mut().flatten().zip(part.sums.iter().flatten()).for_each(|(sum, more)| sum.merge(more));
             for (sample, length) in part.lengths {
-                lengths[sample.dataset as usize][sample.sample as usize] = length;
+                if let Some(place) = lengths[sample.dataset as usize].get_mut(sample.sample as usize) {
+                    *place = length;
+                }
             }
             problems.extend(part.problems);
             problem_count += part.problem_count;
@@ -202,10 +221,10 @@ impl Found {
 
 /// One sample's size, or everything that is wrong with it.
 fn look(maker: &ExampleMaker, sample: SampleRef) -> Result<Size, Vec<String>> {
-    let messages = maker.samples().read(sample).map_err(|error| vec![error.to_string()])?;
+    let read = maker.samples().read(sample).map_err(|error| vec![error.to_string()])?;
     let name = || maker.samples().name(sample);
-    maker.measure(&messages).map_err(|error| {
-        let broken = broken_media(maker, &messages);
+    maker.measure(&read).map_err(|error| {
+        let broken = broken_media(maker, &read.messages);
         let found = if broken.is_empty() { vec![error] } else { broken };
         found.into_iter().map(|error| error.at(name()).to_string()).collect()
     })
@@ -218,7 +237,7 @@ fn broken_media(maker: &ExampleMaker, messages: &Messages) -> Vec<Error> {
     let alone = |medium: &Content| {
         let message = |role: &str, content| Message { role: role.to_owned(), content };
         let question = message("user", vec![medium.clone()]);
-        Messages(vec![question, message("assistant", vec![Content::text("x")])])
+        Sample::from(Messages(vec![question, message("assistant", vec![Content::text("x")])]))
     };
     media.filter_map(|medium| maker.measure(&alone(medium)).err()).collect()
 }

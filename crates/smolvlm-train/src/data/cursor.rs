@@ -5,6 +5,7 @@ use sha2::{Digest, Sha256};
 
 use super::batches::{BatchPlan, BatchRule};
 use super::check::Lengths;
+use super::dataset::Dataset;
 use super::example::ExampleMaker;
 use super::order::Order;
 use super::samples::{SampleRef, Samples};
@@ -75,7 +76,11 @@ impl Schedule {
         if lengths.as_ref().is_some_and(|lengths| !lengths.fit(samples)) {
             return Err(Error::usage("the lengths are those of other data"));
         }
-        if lengths.as_ref().is_some_and(|lengths| lengths.iter().all(|length| length.tokens == 0)) {
+        let has_drawn = samples.datasets().iter().any(Dataset::is_drawn);
+        if has_drawn && rule.needs_lengths() {
+            return Err(Error::usage("grouping and packing need the lengths of samples, which drawn ones (`scenes`) have none of: expected batches by count"));
+        }
+        if !has_drawn && lengths.as_ref().is_some_and(|lengths| lengths.iter().all(|length| length.tokens == 0)) {
             return Err(Error::input("not one sample can be used: see what the check has found"));
         }
         let order = Order::new(samples, seed, shuffled)?;
@@ -112,9 +117,17 @@ impl Schedule {
         self.epoch(samples, epoch).plan.len()
     }
 
-    /// Batches of all epochs.
-    pub fn all_batches(&self, samples: &Samples) -> u64 {
-        (0..self.epochs).map(|epoch| self.batches(samples, epoch) as u64).sum()
+    /// Batches of all epochs, counted up to `most`.
+    pub fn batches_up_to(&self, samples: &Samples, most: u64) -> u64 {
+        let mut all = 0_u64;
+        for epoch in 0..self.epochs {
+            let batches = self.batches(samples, epoch) as u64;
+            all = all.saturating_add(batches);
+            if all >= most || batches == 0 {
+                break;
+            }
+        }
+        all.min(most)
     }
 
     pub(super) fn epoch(&self, samples: &Samples, epoch: u64) -> Epoch {

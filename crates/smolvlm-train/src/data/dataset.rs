@@ -1,54 +1,57 @@
-//! The files of one entry of a mixture, and which of their records are used.
+//! One entry of a mixture: files with some of their records, or samples that are drawn.
 
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
-use smolvlm::messages::Messages;
 
-use super::forms::{self, Form};
-use super::mixture::{Entry, Mixture, Selection};
-use super::root::MediaRoot;
-use super::source::{GroupCache, MAX_RECORDS, RecordFile, data_files};
+use super::drawn::{Drawing, OpenDrawing, Sample};
+use super::files::Files;
+use super::mixture::Mixture;
+use super::samples::Part;
+use super::source::GroupCache;
 use crate::{Error, Result};
 
-/// An indexed entry of a mixture. Samples are numbered from 0 in the order of files and records.
+/// Drawn samples of an epoch, where neither weights nor a cap say how many.
+const DRAWN: u64 = 100_000;
+
+/// Drawn samples that are looked at before training starts.
+const LOOKED_AT: usize = 256;
+
+/// An entry of a mixture, open.
 #[derive(Debug)]
 pub struct Dataset {
     name: String,
-    paths: Vec<PathBuf>,
-    files: Vec<RecordFile>,
-    /// For each file the first record after it.
-    ends: Vec<usize>,
-    selection: Selection,
-    form: Option<Form>,
-    root: MediaRoot,
+    content: Content,
     weight: Option<f64>,
 }
 
+#[derive(Debug)]
+enum Content {
+    Files(Files),
+    /// So many in an epoch.
+    Drawn(Arc<dyn Drawing>, usize),
+}
+
 impl Dataset {
-    /// Indexes the files of entry `index` of a mixture.
+    /// Opens entry `index` of a mixture.
     ///
     /// # Errors
-    /// An input error for files that are missing or broken.
-    pub(super) fn open(mixture: &Mixture, index: usize) -> Result<Self> {
+    /// An input error for files that are missing or broken; whatever `drawing` returns.
+    pub(super) fn open(mixture: &Mixture, index: usize, drawing: OpenDrawing<'_>, part: Part) -> Result<Self> {
         let entry = &mixture.datasets[index];
-        let mut paths = Vec::new();
-        for path in entry.path.iter() {
-            paths.extend(data_files(path)?);
-        }
-        let files = paths.iter().map(|path| RecordFile::open(path)).collect::<Result<Vec<_>>>()?;
-        let mut ends = Vec::with_capacity(files.len());
-        let mut records = 0_usize;
-        for file in &files {
-            records = records.saturating_add(file.len());
-            ends.push(records);
-        }
-        let total = u32::try_from(records.min(MAX_RECORDS)).ok().filter(|_| records <= MAX_RECORDS);
-        let total = total.ok_or_else(|| Error::input(format!("{records} records, at most {MAX_RECORDS} are read")))?;
-        let selection = entry.sampling.select(total, entry.cap, mixture.seed, index as u64);
-        let root = media_root(entry, mixture, &paths)?;
-        Ok(Self { name: entry.title(), paths, files, ends, selection, form: entry.form, root, weight: entry.weight })
+        let content = match &entry.scenes {
+            None => Content::Files(Files::open(mixture, index, part)?),
+            Some(_) if matches!(part, Part::Held(_)) => {
+                return Err(Error::usage("of drawn samples (`scenes`) no share can be held out: expected data of their own"));
+            }
+            Some(settings) => {
+                let epoch = u32::try_from(entry.cap.unwrap_or(DRAWN));
+                let epoch = epoch.map_err(|_| Error::input(format!("`cap`: expected at most {}", u32::MAX)))?;
+                Content::Drawn(drawing(settings)?, epoch as usize)
+            }
+        };
+        Ok(Self { name: entry.title(), content, weight: entry.weight })
     }
 
     /// What to call it.
@@ -56,9 +59,12 @@ impl Dataset {
         &self.name
     }
 
-    /// Samples that are used.
+    /// Samples that are used; of drawn ones, as many as an epoch has.
     pub fn len(&self) -> usize {
-        self.selection.len()
+        match &self.content {
+            Content::Files(files) => files.len(),
+            Content::Drawn(_, epoch) => *epoch,
+        }
     }
 
     /// Whether no sample is used.
@@ -66,9 +72,22 @@ impl Dataset {
         self.len() == 0
     }
 
-    /// Records that its files hold.
+    /// Whether samples are drawn: there are always new ones, and none is known before.
+    pub fn is_drawn(&self) -> bool {
+        matches!(self.content, Content::Drawn(..))
+    }
+
+    /// Records that its files hold; of drawn samples, as many as an epoch has.
     pub fn records(&self) -> usize {
-        self.ends.last().copied().unwrap_or(0)
+        match &self.content {
+            Content::Files(files) => files.records(),
+            Content::Drawn(_, epoch) => *epoch,
+        }
+    }
+
+    /// Samples, from the first on, that are looked at before training starts: all of files, some of drawn ones.
+    pub(super) fn looked_at(&self) -> usize {
+        if self.is_drawn() { self.len().min(LOOKED_AT) } else { self.len() }
     }
 
     /// Share of an epoch, where the mixture has weights.
@@ -76,69 +95,41 @@ impl Dataset {
         self.weight
     }
 
-    /// What to call a sample in messages: its file, and its record in it, counted from 1.
+    /// What to call a sample in messages: its file, and its record in it, counted from 1; or the number that is drawn.
     pub fn sample_name(&self, sample: usize) -> String {
-        let (file, record) = self.locate(sample);
-        format!("{}: record {}", self.paths[file].display(), record + 1)
+        match &self.content {
+            Content::Files(files) => files.sample_name(sample),
+            Content::Drawn(..) => format!("{}: sample {sample}", self.name),
+        }
     }
 
-    /// The conversation of a sample. Its media are named, not opened.
+    /// The conversation of a sample. Its media are named, or drawn, and not opened.
     ///
     /// # Errors
     /// An input error that names the sample and the place in it.
-    pub(super) fn read(&self, sample: usize, cache: &GroupCache) -> Result<Messages> {
-        let (file, record) = self.locate(sample);
-        let read = self.files[file].with(record, cache, |record| forms::read(record, self.form, &self.root));
-        read.map_err(|error| error.at(self.sample_name(sample)))
+    pub(super) fn read(&self, sample: usize, cache: &GroupCache) -> Result<Sample> {
+        match &self.content {
+            Content::Files(files) => files.read(sample, cache).map(Sample::from),
+            Content::Drawn(drawing, _) => {
+                drawing.sample(sample as u64).map_err(|error| error.at(self.sample_name(sample)))
+            }
+        }
     }
 
-    /// Runs of samples that are cheap to read together: those of a row group; all of neighbouring JSON files.
+    /// Runs of samples that are cheap to read together.
     pub(super) fn groups(&self) -> Vec<Range<usize>> {
-        let mut groups: Vec<(bool, Range<usize>)> = Vec::new();
-        let mut start = 0;
-        for (file, end) in self.files.iter().zip(&self.ends) {
-            let place = |record: usize| self.selection.before(start + record);
-            match (file.groups(), groups.last_mut()) {
-                (Some(rows), _) => groups.extend(rows.into_iter().map(|r| (false, place(r.start)..place(r.end)))),
-                (None, Some((true, all))) => all.end = place(file.len()),
-                (None, _) => groups.push((true, place(0)..place(file.len()))),
-            }
-            start = *end;
+        match &self.content {
+            Content::Files(files) => files.groups(),
+            Content::Drawn(_, epoch) => std::iter::once(0..*epoch).collect(),
         }
-        groups.into_iter().map(|(_, samples)| samples).filter(|samples| !samples.is_empty()).collect()
     }
 
     /// Adds what the samples are to a digest.
     pub(super) fn add_to(&self, hash: &mut Sha256) {
-        hash.update((self.files.len() as u64).to_le_bytes());
-        for file in &self.files {
-            hash.update(file.digest());
+        match &self.content {
+            Content::Files(files) => files.add_to(hash),
+            Content::Drawn(drawing, epoch) => hash.update(format!("{} {epoch}", drawing.identity())),
         }
-        match &self.selection {
-            Selection::Run { start, len } => hash.update([start.to_le_bytes(), len.to_le_bytes()].concat()),
-            Selection::Some(records) => {
-                for record in records {
-                    hash.update(record.to_le_bytes());
-                }
-            }
-        }
-        hash.update(format!("{:?} {:?}", self.form, self.weight));
+        hash.update(format!("{:?}", self.weight));
     }
-
-    /// The file of a sample and its record there.
-    fn locate(&self, sample: usize) -> (usize, usize) {
-        let record = self.selection.record(sample);
-        let file = self.ends.partition_point(|end| *end <= record);
-        let start = file.checked_sub(1).map_or(0, |before| self.ends[before]);
-        (file, record - start)
-    }
-}
-
-/// The entry's media root, the mixture's, or the folder of its first file; absolute, so that names can be compared with it.
-fn media_root(entry: &Entry, mixture: &Mixture, paths: &[PathBuf]) -> Result<MediaRoot> {
-    let of_file = || paths.first().and_then(|path| path.parent()).unwrap_or(Path::new("")).to_owned();
-    let folder = entry.media_root.clone().or_else(|| mixture.media_root.clone()).unwrap_or_else(of_file);
-    let folder = if folder.as_os_str().is_empty() { PathBuf::from(".") } else { folder };
-    let here = |error: std::io::Error| Error::input(format!("{}: {error}", folder.display())).caused_by(error);
-    Ok(MediaRoot::new(std::path::absolute(&folder).map_err(here)?).trusting_paths(entry.trust_paths))
 }

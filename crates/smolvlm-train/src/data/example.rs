@@ -4,9 +4,10 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use serde::Deserialize;
-use smolvlm::messages::Messages;
+use smolvlm::prompt::PromptTokenizer;
 use smolvlm::{Outline, Prepared, Processor, TileRun};
 
+use super::drawn::Sample;
 use super::samples::{SampleRef, Samples};
 use crate::{Error, Result};
 
@@ -106,6 +107,9 @@ pub(super) struct Size {
 pub struct ExampleMaker {
     samples: Arc<Samples>,
     processor: Arc<Processor>,
+    /// The same without and with splitting, for samples that ask for one.
+    whole: Arc<Processor>,
+    split: Arc<Processor>,
     rules: ExampleRules,
 }
 
@@ -113,6 +117,7 @@ pub struct ExampleMaker {
 pub(super) struct Opened {
     name: String,
     prepared: Prepared,
+    processor: Arc<Processor>,
     ids: Vec<u32>,
     counted: Vec<bool>,
     tile_bytes: u64,
@@ -139,12 +144,19 @@ impl ExampleMaker {
         if rules.max_tokens < 2 {
             return Err(Error::usage(format!("at most {} tokens: expected at least 2", rules.max_tokens)));
         }
-        Ok(Self { samples, processor, rules })
+        let showing = |split| processor.with_splitting(split).map(Arc::new);
+        let (whole, split) = (showing(false)?, showing(true)?);
+        Ok(Self { samples, processor, whole, split, rules })
     }
 
     /// The samples.
     pub fn samples(&self) -> &Arc<Samples> {
         &self.samples
+    }
+
+    /// What spells ids.
+    pub fn tokenizer(&self) -> &PromptTokenizer {
+        self.processor.tokenizer()
     }
 
     /// The rules.
@@ -162,37 +174,45 @@ impl ExampleMaker {
 
     /// The way up to the pixels. Headers of media are read, and files of pictures.
     pub(super) fn open(&self, sample: SampleRef) -> Result<Opened> {
-        let messages = self.samples.read(sample)?;
-        self.prepare(&messages, self.samples.name(sample))
+        self.prepare(&self.samples.read(sample)?, self.samples.name(sample))
     }
 
-    fn prepare(&self, messages: &Messages, name: String) -> Result<Opened> {
+    fn prepare(&self, sample: &Sample, name: String) -> Result<Opened> {
         let here = |error: Error| error.at(&name);
-        let prepared = self.processor.prepare_complete(messages, self.rules.loss == Loss::Replies);
+        let processor = self.processor_for(sample).clone();
+        let prepared = processor.prepare_complete(&sample.messages, self.rules.loss == Loss::Replies);
         let prepared = prepared.map_err(|error| here(error.into()))?;
-        let image_token = self.processor.image_token();
+        let image_token = processor.image_token();
         let mut counted = counted(prepared.ids(), prepared.replies(), image_token, self.rules.loss);
         let kept = self.kept(prepared.ids(), &counted).map_err(here)?;
         counted.truncate(kept);
         let ids = prepared.ids()[..kept].to_vec();
-        let tile_bytes = (self.processor.preprocessor().tile_size() as u64).pow(2) * 3;
-        Ok(Opened { name, prepared, ids, counted, tile_bytes })
+        let tile_bytes = (processor.preprocessor().tile_size() as u64).pow(2) * 3;
+        Ok(Opened { name, prepared, processor, ids, counted, tile_bytes })
     }
 
     pub(super) fn decode(&self, opened: Opened) -> Result<Example> {
-        let Opened { name, mut prepared, ids, counted, .. } = opened;
-        let pixels = prepared.read_tiles(&self.processor).map_err(|error| Error::from(error).at(&name))?;
+        let Opened { name, mut prepared, processor, ids, counted, .. } = opened;
+        let pixels = prepared.read_tiles(&processor).map_err(|error| Error::from(error).at(&name))?;
         Ok(Example { name, ids, counted, pixels })
     }
 
     /// What a sample would become, in numbers. Opens headers only.
-    pub(super) fn measure(&self, messages: &Messages) -> Result<Size> {
-        let outline = self.processor.outline_complete(messages, self.rules.loss == Loss::Replies)?;
+    pub(super) fn measure(&self, sample: &Sample) -> Result<Size> {
+        let outline = self.processor_for(sample).outline_complete(&sample.messages, self.rules.loss == Loss::Replies)?;
         let counted = counted(&outline.ids, &outline.replies, self.processor.image_token(), self.rules.loss);
         let tokens = self.kept(&outline.ids, &counted)?;
         let Outline { tiles, images, videos, frames, .. } = outline;
         let counted = counted[..tokens].iter().filter(|counted| **counted).count();
         Ok(Size { tokens, counted, tiles, images, videos, frames })
+    }
+
+    fn processor_for(&self, sample: &Sample) -> &Arc<Processor> {
+        match sample.split {
+            None => &self.processor,
+            Some(false) => &self.whole,
+            Some(true) => &self.split,
+        }
     }
 
     /// How many tokens stay.

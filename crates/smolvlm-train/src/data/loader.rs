@@ -33,7 +33,7 @@ pub struct LoaderOptions {
 impl Default for LoaderOptions {
     fn default() -> Self {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        Self { threads, bytes: 1 << 30, examples: 256 }
+        Self { threads, bytes: 1 << 30, examples: 1024 }
     }
 }
 
@@ -126,22 +126,27 @@ impl Loader {
 
     /// One batch of the schedule, whatever has become of its samples; moves the cursor over it.
     fn collect(&mut self) -> Result<Option<Batch>> {
-        let (mut examples, mut skipped) = (Vec::new(), Vec::new());
-        loop {
-            let Some(Outcome { ticket, made, .. }) = self.shared.take()? else { return Ok(None) };
+        let mut outcomes: Vec<Outcome> = Vec::new();
+        while outcomes.last().is_none_or(|outcome| !outcome.ticket.last_of_batch) {
+            if !self.shared.take(&mut outcomes)? {
+                return Ok(None);
+            }
+        }
+        let (mut examples, mut skipped, mut last) = (Vec::with_capacity(outcomes.len()), Vec::new(), None);
+        for Outcome { ticket, made, .. } in outcomes {
             match made {
                 Ok(example) => examples.push(example),
                 Err(error) => skipped.push(Skipped { message: error.to_string() }),
             }
-            if ticket.last_of_batch {
-                self.useful_in_epoch |= !examples.is_empty();
-                self.count(&ticket, examples.len(), &skipped);
-                if ticket.last_of_epoch && !std::mem::take(&mut self.useful_in_epoch) {
-                    return Err(self.nothing_useful(ticket.epoch));
-                }
-                return Ok(Some(Batch { epoch: ticket.epoch, index: ticket.batch, examples, skipped }));
-            }
+            last = Some(ticket);
         }
+        let Some(last) = last else { return Ok(None) };
+        self.useful_in_epoch |= !examples.is_empty();
+        self.count(&last, examples.len(), &skipped);
+        if last.last_of_epoch && !std::mem::take(&mut self.useful_in_epoch) {
+            return Err(self.nothing_useful(last.epoch));
+        }
+        Ok(Some(Batch { epoch: last.epoch, index: last.batch, examples, skipped }))
     }
 
     fn count(&mut self, last: &Ticket, examples: usize, skipped: &[Skipped]) {

@@ -1,7 +1,7 @@
 //! In which order an epoch shows its samples: a function of the data, a seed and the epoch's number.
 //!
 //! Each entry of the mixture is an endless sequence of passes over its samples, every pass in a new order; an epoch takes the
-//! next so many of each, and mixes them evenly. Without weights that is every sample once.
+//! next so many of each, and mixes them evenly. Without weights that is every sample once. Drawn samples never come again.
 
 use std::ops::Range;
 
@@ -70,8 +70,13 @@ impl Order {
         turns.into_iter().filter_map(next).collect()
     }
 
-    /// What an epoch takes of one dataset.
+    /// What an epoch takes of one dataset. Of drawn samples it takes new ones, which are in no order already; their numbers
+    /// start over after 2³².
     fn draw(&self, samples: &Samples, dataset: usize, epoch: u64) -> Vec<u32> {
+        if samples.datasets()[dataset].is_drawn() {
+            let share = self.shares[dataset] as u64;
+            return (0..share).map(|at| epoch.wrapping_mul(share).wrapping_add(at) as u32).collect();
+        }
         let (share, len) = (self.shares[dataset] as u64, samples.datasets()[dataset].len() as u64);
         let mut drawn = Vec::with_capacity(self.shares[dataset]);
         let mut at = u128::from(epoch) * u128::from(share);

@@ -6,7 +6,7 @@ use rand_chacha::rand_core::SeedableRng;
 use sha2::{Digest, Sha256};
 
 /// A generator for one purpose: none shares its numbers with another.
-pub(super) fn generator(seed: u64, purpose: &str, numbers: &[u64]) -> ChaCha8Rng {
+pub(crate) fn generator(seed: u64, purpose: &str, numbers: &[u64]) -> ChaCha8Rng {
     let mut hash = Sha256::new();
     hash.update(seed.to_le_bytes());
     hash.update((purpose.len() as u64).to_le_bytes());

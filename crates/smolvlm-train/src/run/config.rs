@@ -2,7 +2,7 @@
 //!
 //! ```yaml
 //! model: ./smolvlm2-256m        # a checkpoint folder or hub id
-//! data: mixture.yaml            # a mixture, or a file or folder of records; relative to this file
+//! data: mixture.yaml            # a mixture, a file or folder of records, or entries of a mixture in place
 //! output: first-run             # where the run is kept; relative to this file
 //! dtype: bf16                   # f32, bf16; beneath adapters also q8, q4
 //! epochs: 3
@@ -17,13 +17,17 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use smolvlm_kernels::Format;
 
+use super::data::DataConfig;
+use super::evaluation::EvaluationConfig;
+use super::overrides::{self, Override};
 use super::RunSettings;
 use crate::data::{BatchRule, ExampleRules, Loss};
+use crate::initial::InitialWeights;
 use crate::lora::{LoraOptions, Targets};
 use crate::optimizer::{OptimizerSettings, Rates};
 use crate::parameters::Group;
 use crate::schedule::Shape;
-use crate::{Error, LearnerOptions, Recompute, Result, yaml};
+use crate::{Error, LearnerOptions, Recompute, Result};
 
 /// What a run is made of.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -31,17 +35,17 @@ use crate::{Error, LearnerOptions, Recompute, Result, yaml};
 pub struct RunConfig {
     /// A checkpoint folder or hub id.
     pub model: String,
-    /// A mixture (`.yaml`, `.yml`), or a file or folder of records.
-    pub data: PathBuf,
+    /// A mixture (`.yaml`, `.yml`), a file or folder of records, or entries of a mixture in place.
+    pub data: DataConfig,
     /// The folder of the run: its log, its last place, what it has learned.
     pub output: PathBuf,
     /// What products are computed in.
     #[serde(default)]
     pub dtype: TrainDtype,
-    /// How often every sample is seen.
-    #[serde(default = "one_epoch")]
-    pub epochs: u64,
-    /// Most steps.
+    /// How often every sample is seen; none: as often as the steps ask for, or once.
+    #[serde(default)]
+    pub epochs: Option<u64>,
+    /// Most steps; none: as many as the epochs have.
     #[serde(default)]
     pub steps: Option<u64>,
     /// Which samples make a batch.
@@ -77,6 +81,18 @@ pub struct RunConfig {
     /// Steps between two saved places.
     #[serde(default = "often")]
     pub save_every: u64,
+    /// What the model is measured with on the way.
+    #[serde(default)]
+    pub evaluation: Option<EvaluationConfig>,
+    /// How weights are drawn for a model that has none.
+    #[serde(default)]
+    pub initial: InitialWeights,
+    /// Whether scalars are written for TensorBoard.
+    #[serde(default = "yes")]
+    pub tensorboard: bool,
+    /// Worker threads that make examples; none: one for each core.
+    #[serde(default)]
+    pub workers: Option<usize>,
 }
 
 /// A number format.
@@ -142,8 +158,8 @@ pub enum TargetsConfig {
     Names(Vec<String>),
 }
 
-fn one_epoch() -> u64 {
-    1
+fn yes() -> bool {
+    true
 }
 
 fn one_batch() -> usize {
@@ -185,12 +201,26 @@ impl RunConfig {
     /// [`Input`](crate::ErrorKind::Input) when it cannot be read, naming the line: unknown keys, wrong types;
     /// [`Usage`](crate::ErrorKind::Usage) for numbers out of range.
     pub fn from_file(path: &Path) -> Result<Self> {
-        let parsed = yaml::parse(&yaml::read(path)?).and_then(|config: Self| config.check().map(|()| config));
-        let mut config = parsed.map_err(|error| error.at(path.display()))?;
+        Self::from_file_with(path, &[])
+    }
+
+    /// Reads a file with some of its values replaced, paths in which start at the file's folder too.
+    ///
+    /// # Errors
+    /// As [`from_file`](Self::from_file); [`Usage`](crate::ErrorKind::Usage) for a replacement that does not fit, by its key.
+    pub fn from_file_with(path: &Path, overrides: &[Override]) -> Result<Self> {
+        let mut config: Self = overrides::read(path, overrides)?;
+        config.check().map_err(|error| error.at(path.display()))?;
         let folder = path.parent().unwrap_or(Path::new(""));
-        config.data = folder.join(config.data);
+        config.data = config.data.below(folder);
         config.output = folder.join(config.output);
+        config.evaluation = config.evaluation.map(|evaluation| evaluation.below(folder));
         Ok(config)
+    }
+
+    /// Epochs that the schedule of the data has.
+    pub fn all_epochs(&self) -> u64 {
+        self.epochs.unwrap_or(if self.steps.is_some() { u64::MAX } else { 1 })
     }
 
     fn check(&self) -> Result<()> {
@@ -217,9 +247,11 @@ impl RunConfig {
         if let Some((name, found)) = above_zero.iter().find(|(_, value)| !value.is_finite() || *value <= 0.0) {
             return wrong(name, "a number above 0", *found);
         }
-        if self.epochs == 0 || self.accumulation == 0 {
-            return Err(Error::usage("epochs and accumulation: expected at least 1 of each, found 0"));
+        if self.epochs == Some(0) || self.accumulation == 0 || self.workers == Some(0) {
+            return Err(Error::usage("epochs, accumulation and workers: expected at least 1 of each, found 0"));
         }
+        self.data.check().map_err(|error| error.at("data"))?;
+        self.evaluation.as_ref().map_or(Ok(()), EvaluationConfig::check).map_err(|error| error.at("evaluation"))?;
         if vision + connector + text == 0.0 {
             return Err(Error::usage("learning_rate: expected one above 0, or nothing would be learned"));
         }

@@ -1,8 +1,11 @@
 //! A run of many steps over data, which may be killed at any moment and goes on where it last saved.
 
 pub mod config;
+pub mod data;
+pub mod evaluation;
 mod finetune;
 mod log;
+mod overrides;
 mod place;
 
 use std::path::{Path, PathBuf};
@@ -12,11 +15,15 @@ use serde::{Deserialize, Serialize};
 use smolvlm_kernels::TrainBackend;
 
 pub use self::config::RunConfig;
-pub use self::finetune::{Finetune, Prepared};
+pub use self::data::DataConfig;
+pub use self::evaluation::{Evaluation, EvaluationConfig, Evaluator};
+pub use self::finetune::{Beginning, Finetune, Prepared, Surroundings};
+pub use self::log::{LogLine, read_log};
+pub use self::overrides::Override;
 
 use self::log::Log;
 use self::place::Place;
-use crate::data::{self, ExampleMaker, Loader, LoaderOptions, Skipped};
+use crate::data::{ExampleMaker, Loader, LoaderOptions, Schedule, Skipped};
 use crate::optimizer::{Optimizer, OptimizerSettings, Rates};
 use crate::schedule;
 use crate::{Error, ErrorKind, Example, Learner, Result};
@@ -103,6 +110,9 @@ pub struct Run<B: TrainBackend> {
     left_out: u64,
     /// What was skipped in the last step.
     skipped: Vec<Skipped>,
+    evaluator: Option<Evaluator>,
+    /// What was measured after the last step.
+    evaluation: Option<Evaluation>,
 }
 
 impl<B: TrainBackend> Run<B> {
@@ -114,7 +124,7 @@ impl<B: TrainBackend> Run<B> {
     pub fn open(
         mut learner: Learner<B>,
         maker: ExampleMaker,
-        batches: data::Schedule,
+        batches: Schedule,
         loader: &LoaderOptions,
         settings: RunSettings,
         folder: &Path,
@@ -122,7 +132,7 @@ impl<B: TrainBackend> Run<B> {
         if settings.accumulation == 0 {
             return Err(Error::usage("batches of a step: expected at least 1, found 0"));
         }
-        let total = total_steps(&settings, batches.all_batches(maker.samples()));
+        let total = total_steps(&settings, |most| batches.batches_up_to(maker.samples(), most));
         let mut optimizer = Optimizer::new(learner.taped(), settings.optimizer);
         let (step, cursor) = match Place::newest(folder)? {
             Some(place) => {
@@ -138,7 +148,28 @@ impl<B: TrainBackend> Run<B> {
             schedule::Schedule { shape: settings.shape, warmup: settings.warmup, total, floor: settings.floor };
         let loader = Loader::start(maker, batches, cursor, loader)?;
         let (folder, left_out, skipped) = (folder.to_owned(), 0, Vec::new());
-        Ok(Self { learner, optimizer, loader, settings, schedule, folder, log, step, left_out, skipped })
+        let (evaluator, evaluation) = (None, None);
+        Ok(Self {
+            learner,
+            optimizer,
+            loader,
+            settings,
+            schedule,
+            folder,
+            log,
+            step,
+            left_out,
+            skipped,
+            evaluator,
+            evaluation,
+        })
+    }
+
+    /// The same run, measured on the way. Its steps are those that it would take anyway, bit by bit.
+    #[must_use]
+    pub fn with_evaluation(mut self, evaluator: Evaluator) -> Self {
+        self.evaluator = Some(evaluator);
+        self
     }
 
     /// Steps taken so far, those before it was resumed included.
@@ -161,7 +192,12 @@ impl<B: TrainBackend> Run<B> {
         &self.skipped
     }
 
-    /// Takes one step, writes it to the log, and saves when it is time to; none when all steps are taken.
+    /// What was measured after the last step, if it was time to.
+    pub fn evaluation(&self) -> Option<&Evaluation> {
+        self.evaluation.as_ref()
+    }
+
+    /// Takes one step, writes it to the log, measures and saves when it is time to; none when all steps are taken.
     ///
     /// # Errors
     /// [`Input`](ErrorKind::Input) when no sample of an epoch can be used, gradients stay without a finite norm, or a file cannot be
@@ -170,9 +206,11 @@ impl<B: TrainBackend> Run<B> {
         if self.step >= self.schedule.total {
             return Ok(None);
         }
+        self.evaluation = None;
         let started = Instant::now();
         let Some((epoch, parts)) = self.next_parts()? else {
             // Batches without a usable sample were passed over, so that there are fewer steps than planned.
+            self.evaluate()?;
             self.save()?;
             return Ok(None);
         };
@@ -196,12 +234,29 @@ impl<B: TrainBackend> Run<B> {
             skipped: self.loader.cursor().skipped,
             seconds: started.elapsed().as_secs_f64(),
         };
-        self.log.write(&report)?;
-        let every = self.settings.save_every;
-        if self.step == self.schedule.total || (every > 0 && self.step.is_multiple_of(every)) {
+        self.log.write(&LogLine::Step(report.clone()))?;
+        let is_last = self.step == self.schedule.total;
+        let is_time = |every: u64| is_last || (every > 0 && self.step.is_multiple_of(every));
+        let (measures, saves) = (
+            self.evaluator.as_ref().is_some_and(|evaluator| is_time(evaluator.every())),
+            is_time(self.settings.save_every),
+        );
+        if measures {
+            self.evaluate()?;
+        }
+        if saves {
             self.save()?;
         }
         Ok(Some(report))
+    }
+
+    /// Measures the model as it is, and writes that to the log.
+    fn evaluate(&mut self) -> Result<()> {
+        let Some(evaluator) = &self.evaluator else { return Ok(()) };
+        let evaluation = evaluator.measure(&mut self.learner, self.step, &self.folder)?;
+        self.log.write(&LogLine::Evaluation { step: self.step, evaluation: evaluation.clone() })?;
+        self.evaluation = Some(evaluation);
+        Ok(())
     }
 
     /// Saves the place: where a run of the same settings goes on from.
@@ -244,9 +299,11 @@ impl<B: TrainBackend> Run<B> {
     }
 }
 
-fn total_steps(settings: &RunSettings, batches: u64) -> u64 {
-    let all = batches.div_ceil(settings.accumulation as u64);
-    settings.steps.map_or(all, |steps| steps.min(all))
+/// Steps that the batches are enough for, as many as are wanted at most.
+fn total_steps(settings: &RunSettings, batches_up_to: impl FnOnce(u64) -> u64) -> u64 {
+    let each = settings.accumulation as u64;
+    let most = settings.steps.map_or(u64::MAX, |steps| steps.saturating_mul(each));
+    batches_up_to(most).div_ceil(each)
 }
 
 /// Every batch draws from a seed of its own, whatever came before.

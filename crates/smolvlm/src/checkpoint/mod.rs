@@ -218,6 +218,13 @@ impl Checkpoint {
     }
 }
 
+/// Name and shape of every tensor that a model of these dimensions has, in the order in which they are used and in the layout of
+/// `SmolVLMForConditionalGeneration`; a tied head is left out.
+pub fn tensor_shapes(config: &ModelConfig) -> Vec<(String, Vec<usize>)> {
+    let shape = |tensor: &names::Expected| tensor.shape.iter().map(|dim| dim.size).collect();
+    names::expected(config).into_iter().map(|tensor| (tensor.name.clone(), shape(&tensor))).collect()
+}
+
 /// Whether the weight files in `dir` can be read and are packed.
 pub(crate) fn is_packed_folder(dir: &Path) -> bool {
     Weights::open(dir).is_ok_and(|weights| weights.packing.is_some())

@@ -79,6 +79,18 @@ impl Processor {
         self.context
     }
 
+    /// The same processor, which splits pictures into tiles, or shows each in one.
+    ///
+    /// # Errors
+    /// [`Usage`](crate::ErrorKind::Usage) when the settings do not allow it.
+    pub fn with_splitting(&self, split: bool) -> Result<Self> {
+        let mut changed = self.clone();
+        let mut media = self.media.clone();
+        media.overrides.split_images = Some(split);
+        changed.set_media_options(media)?;
+        Ok(changed)
+    }
+
     /// Opens the media of a conversation that is complete, answers included, and writes it as a prompt: what a model
     /// learns from. With `locate_replies`, [`Prepared::replies`] says which tokens are answers.
     ///

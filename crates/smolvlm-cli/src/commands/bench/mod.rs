@@ -14,7 +14,7 @@ use answer::{Answer, picture, video};
 use crate::args::BenchArgs;
 use crate::console::{self, Console};
 use crate::work::{Operations, Work};
-use crate::{json as output, plan};
+use crate::{json as output, machine, plan};
 
 const MS_PER_TILE: &str = "ms per tile";
 
@@ -70,7 +70,7 @@ pub(crate) fn bench(args: &BenchArgs) -> Result<()> {
     }
     let answers = [picture(&mut model, args)?, video(&mut model, args)?];
     // Read before the machine's peak is measured, which takes memory of its own.
-    let memory = Memory { process: peak_memory(), device: model.engine().most_device_memory() };
+    let memory = Memory { process: machine::peak_memory(), device: model.engine().most_device_memory() };
     let limits = model.engine().measure_ceilings()?;
     if args.json {
         let mut value = output::setup(&model, &args.model.model);
@@ -251,13 +251,6 @@ fn noise(count: usize, seed: u64) -> Vec<u8> {
         (state >> 56) as u8
     };
     std::iter::repeat_with(next).take(count).collect()
-}
-
-/// The most memory this process ever held, where the system tells.
-fn peak_memory() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kibibytes| kibibytes << 10)
 }
 
 impl Figure {

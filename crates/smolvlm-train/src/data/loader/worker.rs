@@ -11,8 +11,8 @@ pub(super) fn work(shared: &Shared) {
     let worked = catch_unwind(AssertUnwindSafe(|| {
         while let Some(ticket) = shared.next_ticket() {
             let opened = guarded(shared, &ticket, || shared.maker.open(ticket.sample));
-            let bytes = opened.as_ref().map_or(0, Opened::bytes_while_decoding);
-            if !shared.admit(&ticket, bytes) {
+            let bytes = ticket.admitted.unwrap_or_else(|| opened.as_ref().map_or(0, Opened::bytes_while_decoding));
+            if ticket.admitted.is_none() && !shared.admit(&ticket, bytes) {
                 return;
             }
             let made = opened.and_then(|opened| guarded(shared, &ticket, || shared.maker.decode(opened)));

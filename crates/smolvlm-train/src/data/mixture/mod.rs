@@ -9,6 +9,8 @@
 //!     sampling: random:10%      # all, first:N, first:P%, end:N, end:P%, random:N, random:P%
 //!     cap: 5000                 # at most so many
 //!     weight: 2.5               # share of an epoch, beside those of the others
+//!   - scenes: {seed: 1}         # in place of a path: drawn, not read; new ones in every epoch
+//!     cap: 50000                # so many in an epoch, where there are no weights
 //! ```
 
 mod sampling;
@@ -47,8 +49,11 @@ pub struct Entry {
     #[serde(default)]
     pub name: Option<String>,
     /// A file, a folder, a file name with `*`, or a list of these.
-    #[serde(alias = "json_path")]
+    #[serde(default, alias = "json_path")]
     pub path: Paths,
+    /// In place of files: the settings of what draws samples, which whoever opens the mixture understands.
+    #[serde(default)]
+    pub scenes: Option<serde_json::Value>,
     /// The key of the conversation; none: each record tells.
     #[serde(default)]
     pub form: Option<Form>,
@@ -79,6 +84,13 @@ pub enum Paths {
     Many(Vec<PathBuf>),
 }
 
+impl Default for Paths {
+    /// None.
+    fn default() -> Self {
+        Self::Many(Vec::new())
+    }
+}
+
 impl Paths {
     /// Each of them.
     pub fn iter(&self) -> std::slice::Iter<'_, PathBuf> {
@@ -95,6 +107,7 @@ impl Entry {
         Self {
             name: None,
             path: Paths::One(path.into()),
+            scenes: None,
             form: None,
             media_root: None,
             trust_paths: false,
@@ -104,10 +117,23 @@ impl Entry {
         }
     }
 
+    /// Files or a drawing, and what belongs to files alone with files alone.
+    fn check_source(&self) -> Result<()> {
+        let has_path = self.path.iter().next().is_some();
+        if self.scenes.is_none() && !has_path {
+            return Err(Error::input("`path`: expected at least one, or `scenes`"));
+        }
+        let of_files = self.form.is_some() || self.media_root.is_some() || self.sampling != Sampling::All;
+        if self.scenes.is_some() && (has_path || of_files) {
+            return Err(Error::input("`scenes`: expected no `path`, `form`, `media_root` or `sampling` beside it"));
+        }
+        Ok(())
+    }
+
     /// What to call it.
     pub fn title(&self) -> String {
         let path = || self.path.iter().next().map(|path| path.display().to_string());
-        self.name.clone().or_else(path).unwrap_or_default()
+        self.name.clone().or_else(path).unwrap_or_else(|| "scenes".to_owned())
     }
 }
 
@@ -156,15 +182,13 @@ impl Mixture {
         self.datasets.iter().any(|entry| entry.weight.is_some())
     }
 
-    fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         if self.datasets.is_empty() {
             return Err(Error::input("`datasets`: expected at least one entry"));
         }
         for (index, entry) in self.datasets.iter().enumerate() {
             let here = |error: Error| error.at(format!("datasets[{index}]"));
-            if entry.path.iter().next().is_none() {
-                return Err(here(Error::input("`path`: expected at least one")));
-            }
+            entry.check_source().map_err(here)?;
             if entry.cap == Some(0) {
                 return Err(here(Error::input("`cap`: expected at least 1; leave the entry out instead")));
             }

@@ -3,9 +3,9 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::de::{Deserialize, Deserializer, Error as _};
+use serde::de::{Deserialize, Deserializer, Error as _, Visitor};
 
-use crate::data::random::{below, generator};
+use crate::data::random::{below, generator, shuffle};
 use crate::{Error, Result};
 
 /// Millionths of a percent, of which a whole has 10⁸.
@@ -54,6 +54,31 @@ impl Share {
     }
 }
 
+impl<'de> Deserialize<'de> for Share {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(ShareForms)
+    }
+}
+
+/// A number, or a text with `%`.
+struct ShareForms;
+
+impl Visitor<'_> for ShareForms {
+    type Value = Share;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a number of samples above 0, or a share such as 2%")
+    }
+
+    fn visit_u64<E: serde::de::Error>(self, count: u64) -> Result<Share, E> {
+        self.visit_str(&count.to_string())
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Share, E> {
+        parse_share(text).ok_or_else(|| E::invalid_value(serde::de::Unexpected::Str(text), &self))
+    }
+}
+
 impl Sampling {
     /// The records used of `total`. A cap lowers the number that the strategy asks for; `all` with a cap is `random`.
     pub(crate) fn select(self, total: u32, cap: Option<u64>, seed: u64, entry: u64) -> Selection {
@@ -87,6 +112,20 @@ fn choose(total: u32, len: u32, seed: u64, entry: u64) -> Vec<u32> {
 }
 
 impl Selection {
+    /// Two parts of the selection: what is held out, a share chosen by a seed, or the rest.
+    pub(crate) fn part(&self, share: Share, held: bool, seed: u64, entry: u64) -> Self {
+        let all = self.len();
+        let count = u32::try_from(all).unwrap_or(u32::MAX);
+        let wanted = u32::try_from(share.of(count.into())).unwrap_or(count);
+        let mut rng = generator(seed, "held out", &[entry]);
+        let mut order: Vec<u32> = (0..count).collect();
+        shuffle(&mut rng, &mut order);
+        let (out, rest) = order.split_at(wanted as usize);
+        let mut places = if held { out } else { rest }.to_vec();
+        places.sort_unstable();
+        Self::Some(places.iter().map(|place| self.record(*place as usize) as u32).collect())
+    }
+
     /// Records selected.
     pub(crate) fn len(&self) -> usize {
         match self {
@@ -176,6 +215,18 @@ mod tests {
     fn selected(strategy: &str, total: u32, cap: Option<u64>) -> Vec<usize> {
         let selection = strategy.parse::<Sampling>().unwrap().select(total, cap, 1, 0);
         (0..selection.len()).map(|index| selection.record(index)).collect()
+    }
+
+    #[test]
+    fn what_is_held_out_and_the_rest_are_all_and_disjoint() {
+        for selection in [Selection::Run { start: 3, len: 10 }, Selection::Some(vec![1, 4, 5, 9, 30])] {
+            let list = |selection: &Selection| (0..selection.len()).map(|i| selection.record(i)).collect::<Vec<_>>();
+            let part = |held, seed| list(&selection.part(Share::Percent(WHOLE / 5), held, seed, 0));
+            let mut both = [part(true, 1), part(false, 1)].concat();
+            assert!(part(true, 1).len() == selection.len().div_ceil(5) && part(true, 1) != part(true, 2));
+            both.sort_unstable();
+            assert_eq!(both, list(&selection));
+        }
     }
 
     #[test]
