@@ -1,10 +1,14 @@
 //! The command line, as typed.
 
+mod scenes;
+
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub(crate) use scenes::{DataArg, DemoArgs, EvaluateArgs, PicturesArg};
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())
@@ -26,12 +30,14 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    Demo(DemoArgs),
     Run(RunArgs),
     Chat(ChatArgs),
     Info(InfoArgs),
     Download(DownloadArgs),
     Quantize(QuantizeArgs),
     Finetune(FinetuneArgs),
+    Evaluate(EvaluateArgs),
     Frames(FramesArgs),
     Trace(TraceArgs),
     Bench(BenchArgs),
@@ -333,7 +339,7 @@ pub(crate) struct CompletionsArgs {
     pub(crate) shell: clap_complete::Shell,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Model")]
 pub(crate) struct ModelArgs {
     /// A checkpoint folder or hub id.

@@ -5,9 +5,12 @@ mod args;
 mod card;
 mod commands;
 mod console;
+mod drawn;
 mod exit;
+mod files;
 mod font;
 mod json;
+mod picture;
 mod plan;
 mod sheet;
 mod work;
@@ -31,12 +34,14 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> smolvlm::Result<()> {
     match command {
+        Command::Demo(args) => commands::demo::demo(&args),
         Command::Run(args) => commands::run::run(&args),
         Command::Chat(args) => commands::chat::chat(&args),
         Command::Info(args) => commands::info::info(&args),
         Command::Download(args) => commands::download::download(&args),
         Command::Quantize(args) => commands::quantize::quantize(&args),
         Command::Finetune(args) => commands::finetune::finetune(&args),
+        Command::Evaluate(args) => commands::evaluate::evaluate(&args),
         Command::Frames(args) => commands::frames::frames(&args),
         Command::Trace(args) => commands::trace::trace(&args),
         Command::Bench(args) => commands::bench::bench(&args),

@@ -3,7 +3,9 @@
 pub(crate) mod bench;
 pub(crate) mod chat;
 pub(crate) mod completions;
+pub(crate) mod demo;
 pub(crate) mod download;
+pub(crate) mod evaluate;
 pub(crate) mod finetune;
 pub(crate) mod frames;
 pub(crate) mod info;

@@ -68,6 +68,9 @@ pub struct RunConfig {
     /// Which tokens are learned.
     #[serde(default)]
     pub loss: Loss,
+    /// Whether pictures are split into tiles; none: as the checkpoint says.
+    #[serde(default)]
+    pub split_images: Option<bool>,
     /// Longest example, in tokens; longer ones are skipped and named.
     #[serde(default)]
     pub max_tokens: Option<usize>,

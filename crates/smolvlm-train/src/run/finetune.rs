@@ -35,7 +35,7 @@ impl Prepared {
     pub fn new(
         config: RunConfig,
         folder: &Path,
-        media: MediaOptions,
+        mut media: MediaOptions,
         progress: &(dyn Fn(usize, usize) + Sync),
     ) -> Result<Self> {
         let checkpoint = Checkpoint::open(folder)?;
@@ -43,6 +43,7 @@ impl Prepared {
         let is_mixture = config.data.extension().is_some_and(|ending| ending == "yaml" || ending == "yml");
         let mixture = if is_mixture { Mixture::from_file(&config.data)? } else { Mixture::of(&config.data) };
         let samples = Arc::new(Samples::open(&mixture, DEFAULT_CACHE)?);
+        media.overrides.split_images = config.split_images.or(media.overrides.split_images);
         let processor = Arc::new(Processor::open(folder, Compat::default(), media)?);
         let maker = ExampleMaker::new(samples, processor, config.example_rules())?;
         let report = check(&maker, &CheckOptions::default(), progress);

@@ -10,7 +10,7 @@ use super::fetch;
 use crate::{Error, Result};
 
 /// Where a medium is read from.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum MediaSource {
     /// A file (or, for video, a folder of numbered frames).
     Path(PathBuf),
@@ -25,6 +25,8 @@ pub enum MediaSource {
     },
     /// A picture that is decoded already.
     Decoded(Arc<DecodedImage>),
+    /// A video whose frames are decoded already.
+    DecodedVideo(Arc<DecodedVideo>),
 }
 
 /// A decoded picture as a caller hands it over, before the reference's conversion to RGB.
@@ -38,6 +40,15 @@ pub struct DecodedImage {
     pub channels: usize,
     /// `[height, width, channels]`, row-major.
     pub data: Vec<u8>,
+}
+
+/// A decoded video as a caller hands it over: all of its frames are meant to be seen.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DecodedVideo {
+    /// At least one, all of one size.
+    pub frames: Vec<Arc<DecodedImage>>,
+    /// Frames per second, above 0.
+    pub rate: f64,
 }
 
 /// What reading one medium may cost. Everything that a file could ask for is checked against these first.
@@ -98,6 +109,7 @@ impl MediaSource {
             Self::Url(url) => shown(url),
             Self::Bytes { name, .. } => name.clone(),
             Self::Decoded(_) => "decoded image".to_owned(),
+            Self::DecodedVideo(_) => "decoded video".to_owned(),
         }
     }
 
@@ -105,14 +117,16 @@ impl MediaSource {
     ///
     /// # Errors
     /// [`ErrorKind::Network`](crate::ErrorKind::Network) for what a server or the way to it does,
-    /// [`ErrorKind::Input`](crate::ErrorKind::Input) for the rest: a malformed URL, a file over the limit, or a
-    /// picture that is decoded already.
+    /// [`ErrorKind::Input`](crate::ErrorKind::Input) for the rest: a malformed URL, a file over the limit, or what is
+    /// decoded already.
     pub fn open(&self, limits: &MediaLimits) -> Result<Opened> {
         match self {
             Self::Path(path) => Ok(Opened::File(path.clone())),
             Self::Bytes { data, .. } => Ok(Opened::Bytes(data.clone())),
             Self::Url(url) => fetch::open(url, limits).map_err(|error| error.at(self.name())),
-            Self::Decoded(_) => Err(Error::input("this is a decoded image; an encoded file is needed here")),
+            Self::Decoded(_) | Self::DecodedVideo(_) => {
+                Err(Error::input(format!("this is a {}; an encoded file is needed here", self.name())))
+            }
         }
     }
 

@@ -1,4 +1,4 @@
-//! Folders of numbered frames.
+//! Pictures one after another as a video: folders of numbered frames, and frames in memory.
 
 use std::cmp::Ordering;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::{Frame, StreamFacts, VideoSource, check_indices};
 use crate::media::Image;
 use crate::media::image::ImageFile;
-use crate::media::source::{MediaLimits, MediaSource};
+use crate::media::source::{DecodedVideo, MediaLimits, MediaSource};
 use crate::{Compat, Error, Result};
 
 /// Frames per second of a folder that nobody gave a rate for; the reference assumes as much for frames without
@@ -23,39 +23,61 @@ const ENDINGS: [&str; 9] = ["png", "jpg", "jpeg", "webp", "bmp", "gif", "tif", "
 /// another size than the first is refused when it is read.
 pub fn open_frames(folder: &Path, rate: f64, limits: &MediaLimits) -> Result<Box<dyn VideoSource>> {
     let name = folder.display().to_string();
-    if !(rate > 0.0 && rate.is_finite()) {
-        return Err(Error::usage(format!("{name}: a rate of {rate} frames per second is not above 0")));
-    }
-    let frames = numbered_pictures(folder).map_err(|error| error.at(&name))?;
-    let first = decode(&frames[0], limits)?;
-    let count = frames.len();
-    let ending = frames[0].extension().map(|ending| ending.to_string_lossy().to_lowercase());
-    let facts = StreamFacts {
-        name,
-        codec: ending.unwrap_or_default(),
-        container: "folder".to_owned(),
-        width: first.width,
-        height: first.height,
-        frame_count: count,
-        average_rate: rate,
-        // As the reference has it for frames without metadata: the last frame's time.
-        duration: (count - 1) as f64 / rate,
-        rotation: 0,
-        constant_rate: true,
-        picked: true,
-    };
-    let times = (0..count).map(|index| index as f64 / rate).collect();
-    Ok(Box::new(Folder { facts, times, frames, limits: limits.clone() }))
+    let paths = numbered_pictures(folder).map_err(|error| error.at(&name))?;
+    let ending = paths.first().and_then(|path| path.extension());
+    let codec = ending.map(|ending| ending.to_string_lossy().to_lowercase()).unwrap_or_default();
+    let frames = paths.into_iter().map(MediaSource::Path).collect();
+    Ok(Box::new(Pictures::open(name, codec, "folder", frames, rate, limits)?))
 }
 
-struct Folder {
+/// Opens frames in memory as a folder of them would be.
+pub(super) fn open_decoded(video: &DecodedVideo, name: String, limits: &MediaLimits) -> Result<Box<dyn VideoSource>> {
+    let frames = video.frames.iter().cloned().map(MediaSource::Decoded).collect();
+    Ok(Box::new(Pictures::open(name, "rawvideo".to_owned(), "memory", frames, video.rate, limits)?))
+}
+
+struct Pictures {
     facts: StreamFacts,
     times: Vec<f64>,
-    frames: Vec<PathBuf>,
+    frames: Vec<MediaSource>,
     limits: MediaLimits,
 }
 
-impl VideoSource for Folder {
+impl Pictures {
+    fn open(
+        name: String,
+        codec: String,
+        container: &str,
+        frames: Vec<MediaSource>,
+        rate: f64,
+        limits: &MediaLimits,
+    ) -> Result<Self> {
+        if !(rate > 0.0 && rate.is_finite()) {
+            return Err(Error::usage(format!("{name}: a rate of {rate} frames per second is not above 0")));
+        }
+        let Some(first) = frames.first() else { return Err(Error::input(format!("{name}: it has no frames"))) };
+        let first = decode(first, limits)?;
+        let count = frames.len();
+        let facts = StreamFacts {
+            name,
+            codec,
+            container: container.to_owned(),
+            width: first.width,
+            height: first.height,
+            frame_count: count,
+            average_rate: rate,
+            // As the reference has it for frames without metadata: the last frame's time.
+            duration: (count - 1) as f64 / rate,
+            rotation: 0,
+            constant_rate: true,
+            picked: true,
+        };
+        let times = (0..count).map(|index| index as f64 / rate).collect();
+        Ok(Self { facts, times, frames, limits: limits.clone() })
+    }
+}
+
+impl VideoSource for Pictures {
     fn facts(&self) -> &StreamFacts {
         &self.facts
     }
@@ -67,13 +89,13 @@ impl VideoSource for Folder {
     fn read(&mut self, indices: &[usize], sink: &mut dyn FnMut(Frame) -> Result<()>) -> Result<()> {
         check_indices(indices, self.frames.len())?;
         for &index in indices {
-            let path = &self.frames[index];
-            let image = decode(path, &self.limits)?;
+            let frame = &self.frames[index];
+            let image = decode(frame, &self.limits)?;
             let (width, height) = (self.facts.width, self.facts.height);
             if (image.width, image.height) != (width, height) {
                 return Err(Error::input(format!(
                     "{}: its size is {}×{} where the first frame's is {width}×{height}; all frames must be of one size",
-                    path.display(),
+                    frame.name(),
                     image.width,
                     image.height
                 )));
@@ -138,13 +160,16 @@ fn split_run(text: &str) -> (&str, &str) {
 }
 
 /// One frame in RGB.
-fn decode(path: &Path, limits: &MediaLimits) -> Result<Image> {
-    ImageFile::open(&MediaSource::Path(path.to_owned()), limits, Compat::default())?.decode()
+fn decode(frame: &MediaSource, limits: &MediaLimits) -> Result<Image> {
+    ImageFile::open(frame, limits, Compat::default())?.decode()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::media::source::DecodedImage;
 
     #[test]
     fn names_are_ordered_by_their_numbers() {
@@ -174,6 +199,33 @@ mod tests {
         };
         video.read(&[0, 2], &mut sink).unwrap();
         assert_eq!(seen, [(0, 1), (2, 3)]);
+    }
+
+    fn grey(width: usize, level: u8) -> Arc<DecodedImage> {
+        Arc::new(DecodedImage { width, height: 2, channels: 3, data: vec![level; 6 * width] })
+    }
+
+    #[test]
+    fn frames_in_memory_are_a_video_at_the_rate_given() {
+        let open = |frames, rate| open_decoded(&DecodedVideo { frames, rate }, "clip".into(), &MediaLimits::default());
+        let mut video = open(vec![grey(4, 1), grey(4, 2), grey(4, 3)], 0.5).unwrap();
+        assert_eq!(video.timestamps(), [0.0, 2.0, 4.0]);
+        assert!(video.facts().picked && video.facts().duration == 4.0);
+        let mut seen = Vec::new();
+        let mut sink = |frame: Frame| {
+            seen.push(frame.image.rgb[0]);
+            Ok(())
+        };
+        video.read(&[1, 2], &mut sink).unwrap();
+        assert_eq!(seen, [2, 3]);
+        for (frames, rate, expected) in
+            [(vec![], 1.0, "no frames"), (vec![grey(4, 1)], 0.0, "rate"), (vec![grey(0, 1)], 1.0, "no pixels")]
+        {
+            let error = open(frames, rate).err().unwrap().to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+        let error = open(vec![grey(4, 1), grey(6, 2)], 1.0).unwrap().read(&[0, 1], &mut |_| Ok(())).unwrap_err();
+        assert!(error.to_string().contains("6×2"), "{error}");
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! Videos: stream facts, then timestamps, then frames by index.
 //!
 //! Three readers stand behind one seam, [`VideoSource`]: the embedded one (a container's packets → a codec's pictures →
-//! RGB), a folder of numbered frames, and the `ffmpeg` tool for what the first cannot read. What they report agrees with
-//! torchcodec's `VideoDecoder(seek_mode="exact")`, which the reference reads videos with
+//! RGB), pictures one after another (a folder, or frames in memory), and the `ffmpeg` tool for what the first cannot read.
+//! What they report agrees with torchcodec's `VideoDecoder(seek_mode="exact")`, which the reference reads videos with
 //! (`video_utils.py: read_video_torchcodec`): frames are those shown after edit lists, in presentation order, upright.
 
 mod animation;
@@ -111,12 +111,16 @@ pub struct VideoOptions {
     pub worker: Option<WorkerCommand>,
 }
 
-/// Opens a video file, or a folder of numbered frames at 24 frames per second. Content decides, never the name.
+/// Opens a video file, a folder of numbered frames at 24 frames per second, or frames in memory. Content decides, never the
+/// name.
 ///
 /// # Errors
 /// `Input`: missing, empty, not a video, broken, larger than `limits`, or readable only by a tool that is not installed.
 pub fn open_video(source: &MediaSource, limits: &MediaLimits, options: &VideoOptions) -> Result<Box<dyn VideoSource>> {
     let name = source.name();
+    if let MediaSource::DecodedVideo(video) = source {
+        return folder::open_decoded(video, name, limits);
+    }
     let opened = source.open(limits)?;
     if let Opened::File(path) = &opened
         && path.is_dir()
