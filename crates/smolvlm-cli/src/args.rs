@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-pub(crate) use scenes::{DataArg, DemoArgs, EvaluateArgs, PicturesArg};
+pub(crate) use scenes::{DataArg, DemoArgs, EvaluateArgs, PicturesArg, ScenesArgs, SplitArg};
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())
@@ -38,6 +38,7 @@ pub(crate) enum Command {
     Quantize(QuantizeArgs),
     Finetune(FinetuneArgs),
     Evaluate(EvaluateArgs),
+    Scenes(ScenesArgs),
     Frames(FramesArgs),
     Trace(TraceArgs),
     Bench(BenchArgs),

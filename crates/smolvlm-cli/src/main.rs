@@ -42,6 +42,7 @@ fn run(command: Command) -> smolvlm::Result<()> {
         Command::Quantize(args) => commands::quantize::quantize(&args),
         Command::Finetune(args) => commands::finetune::finetune(&args),
         Command::Evaluate(args) => commands::evaluate::evaluate(&args),
+        Command::Scenes(args) => commands::scenes::scenes(&args),
         Command::Frames(args) => commands::frames::frames(&args),
         Command::Trace(args) => commands::trace::trace(&args),
         Command::Bench(args) => commands::bench::bench(&args),

@@ -69,10 +69,50 @@ pub(crate) enum DataArg {
     Scenes,
 }
 
+/// Draw pictures and clips with questions and answers into a folder, to train on.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The folder gets pictures (PNG), clips (folders of frames), and train.jsonl or held.jsonl in the format that finetune reads. \
+docs/scenes.md says what is drawn.
+
+Examples:
+  smolvlm scenes drawn --samples 2000
+  smolvlm scenes drawn --samples 2000 --skill empty-quarter
+  smolvlm scenes drawn --samples 100 --split held")]
+pub(crate) struct ScenesArgs {
+    /// Where to write.
+    #[arg(value_name = "FOLDER")]
+    pub(crate) folder: PathBuf,
+    /// Pictures or clips, each with one to four questions.
+    #[arg(long, default_value = "1000", value_name = "N")]
+    pub(crate) samples: NonZeroU32,
+    /// To learn from, or of the kinds that are kept out of training.
+    #[arg(long, default_value = "train", value_name = "SPLIT")]
+    pub(crate) split: SplitArg,
+    /// Only these skills, as many of each. Default: the default mixture.
+    #[arg(long, value_delimiter = ',', value_name = "NAME,NAME", value_parser = skill)]
+    pub(crate) skill: Vec<Skill>,
+    /// Which samples.
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub(crate) seed: u64,
+    /// Write JSON to standard output.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// No progress on standard error.
+    #[arg(long, short)]
+    pub(crate) quiet: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SplitArg {
+    Train,
+    Held,
+}
+
 /// Show what the demonstration model says of drawn pictures, two pictures, and a clip.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-The model of 16 MiB is part of this program; nothing is fetched. Pictures and clips are drawn from a seed, and are of kinds that \
+The model is part of this program; nothing is fetched. Pictures and clips are drawn from a seed, and are of kinds that \
 were kept out of training; a tick says that an answer is the one that the picture was drawn for.
 
 Examples:

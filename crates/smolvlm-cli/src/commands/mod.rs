@@ -12,6 +12,7 @@ pub(crate) mod info;
 pub(crate) mod media_worker;
 pub(crate) mod quantize;
 pub(crate) mod run;
+pub(crate) mod scenes;
 pub(crate) mod trace;
 
 use std::fs::File;

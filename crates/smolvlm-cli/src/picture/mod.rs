@@ -87,7 +87,7 @@ impl Protocol {
         let columns = terminal_size::terminal_size().map_or(COLUMNS, |(width, _)| usize::from(width.0));
         let columns = columns.min(MOST_COLUMNS).min(picture.width.div_ceil(PIXELS_PER_COLUMN)).max(1);
         match self {
-            Self::Kitty => Ok(inline::kitty(picture, columns)),
+            Self::Kitty => inline::kitty(picture, columns),
             Self::Iterm => inline::iterm(picture, columns),
             Self::Sixel => Ok(sixel::encode(picture)),
             Self::TrueColour => Ok(blocks::draw(picture, columns, blocks::Palette::TrueColour)),
