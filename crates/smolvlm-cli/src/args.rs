@@ -1,10 +1,14 @@
 //! The command line, as typed.
 
+mod scenes;
+
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub(crate) use scenes::{DataArg, DemoArgs, EvaluateArgs, PicturesArg, ScenesArgs, SplitArg};
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())
@@ -26,6 +30,7 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    Demo(DemoArgs),
     Run(RunArgs),
     Chat(ChatArgs),
     Info(InfoArgs),
@@ -33,6 +38,8 @@ pub(crate) enum Command {
     Quantize(QuantizeArgs),
     Finetune(FinetuneArgs),
     Train(TrainArgs),
+    Evaluate(EvaluateArgs),
+    Scenes(ScenesArgs),
     Frames(FramesArgs),
     Trace(TraceArgs),
     Bench(BenchArgs),
@@ -260,7 +267,7 @@ pub(crate) struct TrainingArgs {
     /// Any other value, as YAML; a key inside another is joined by a dot. May be given several times.
     #[arg(long, value_name = "KEY=VALUE", help_heading = "In place of the file's")]
     pub(crate) set: Vec<String>,
-    /// What computes: auto or cpu.
+    /// What computes: auto (an NVIDIA GPU if there is one that can be used), cpu, cuda or cuda:N.
     #[arg(long, default_value_t, value_name = "DEVICE")]
     pub(crate) device: smolvlm::Device,
     /// Threads that compute. 0: one for each core.
@@ -393,7 +400,7 @@ pub(crate) struct CompletionsArgs {
     pub(crate) shell: clap_complete::Shell,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Model")]
 pub(crate) struct ModelArgs {
     /// A checkpoint folder or hub id.

@@ -5,10 +5,13 @@ mod args;
 mod card;
 mod commands;
 mod console;
+mod drawn;
 mod exit;
+mod files;
 mod font;
 mod json;
 mod machine;
+mod picture;
 mod plan;
 mod scenes;
 mod sheet;
@@ -34,6 +37,7 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> smolvlm::Result<()> {
     match command {
+        Command::Demo(args) => commands::demo::demo(&args),
         Command::Run(args) => commands::run::run(&args),
         Command::Chat(args) => commands::chat::chat(&args),
         Command::Info(args) => commands::info::info(&args),
@@ -41,6 +45,8 @@ fn run(command: Command) -> smolvlm::Result<()> {
         Command::Quantize(args) => commands::quantize::quantize(&args),
         Command::Finetune(args) => commands::finetune::finetune(&args.run, Beginning::Checkpoint),
         Command::Train(args) => commands::finetune::finetune(&args.run, Beginning::Nothing),
+        Command::Evaluate(args) => commands::evaluate::evaluate(&args),
+        Command::Scenes(args) => commands::scenes::scenes(&args),
         Command::Frames(args) => commands::frames::frames(&args),
         Command::Trace(args) => commands::trace::trace(&args),
         Command::Bench(args) => commands::bench::bench(&args),

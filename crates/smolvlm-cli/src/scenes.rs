@@ -81,7 +81,10 @@ fn mixture(weights: &BTreeMap<String, f32>) -> Result<Mixture> {
     for name in weights.keys() {
         if Skill::from_name(name).is_none() {
             let known: Vec<&str> = Skill::ALL.iter().map(|skill| skill.name()).collect();
-            return Err(Error::input(format!("`scenes.mixture`: expected one of {}, found {name:?}", known.join(", "))));
+            return Err(Error::input(format!(
+                "`scenes.mixture`: expected one of {}, found {name:?}",
+                known.join(", ")
+            )));
         }
     }
     let defaults: BTreeMap<Skill, f32> = Mixture::default().weights().collect();
@@ -89,7 +92,8 @@ fn mixture(weights: &BTreeMap<String, f32>) -> Result<Mixture> {
         let given = weights.get(skill.name()).or_else(|| defaults.get(skill));
         (*skill, given.copied().unwrap_or(0.0))
     };
-    Mixture::new(Skill::ALL.iter().map(weight)).map_err(|error| Error::input(format!("`scenes`: {error}")).caused_by(error))
+    Mixture::new(Skill::ALL.iter().map(weight))
+        .map_err(|error| Error::input(format!("`scenes`: {error}")).caused_by(error))
 }
 
 /// A number from 0 to below 1 that belongs to a sample (the finaliser of SplitMix64).
@@ -145,7 +149,9 @@ mod tests {
     #[test]
     fn settings_are_read_and_mistakes_named() {
         assert!(drawing(&Value::Null).is_ok());
-        assert!(drawing(&json!({"seed": 3, "split": "held", "tiles": 0.5, "mixture": {"word": 9, "caption": 0}})).is_ok());
+        assert!(
+            drawing(&json!({"seed": 3, "split": "held", "tiles": 0.5, "mixture": {"word": 9, "caption": 0}})).is_ok()
+        );
         for (settings, expected) in [
             (json!({"sed": 1}), "sed"),
             (json!({"tiles": 2}), "`scenes.tiles`: expected a share from 0 to 1, found 2"),

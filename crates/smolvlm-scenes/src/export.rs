@@ -33,19 +33,26 @@ pub struct Exported {
 /// # Errors
 /// When a file or folder cannot be written.
 pub fn export(generator: &Generator, range: Range<u64>, folder: &Path) -> Result<Exported> {
+    export_samples(range.map(|index| (index, generator.sample(index))), generator.split().name(), folder)
+}
+
+/// Writes samples, each under a number of its own, into `folder`, and their list as `NAME.jsonl`, which comes last.
+///
+/// # Errors
+/// When a file or folder cannot be written.
+pub fn export_samples(samples: impl Iterator<Item = (u64, Sample)>, name: &str, folder: &Path) -> Result<Exported> {
     make_folder(folder)?;
     let mut lines = String::new();
-    let mut samples = 0;
-    for index in range {
-        let sample = generator.sample(index);
+    let mut count = 0;
+    for (index, sample) in samples {
         let paths = write_media(&sample, index, folder)?;
         lines.push_str(&line(&sample, index, &paths).to_string());
         lines.push('\n');
-        samples += 1;
+        count += 1;
     }
-    let list = folder.join(format!("{}.jsonl", generator.split().name()));
+    let list = folder.join(format!("{name}.jsonl"));
     write(&list, lines.as_bytes())?;
-    Ok(Exported { list, samples })
+    Ok(Exported { list, samples: count })
 }
 
 /// Writes a sample's media; their paths from the folder.

@@ -24,15 +24,27 @@ pub(crate) fn make_folder(path: &Path) -> Result<()> {
     std::fs::create_dir_all(path).map_err(|error| Error::file(path, "made", error))
 }
 
+/// A picture as a PNG file.
+///
+/// # Errors
+/// When the picture's size is not that of its pixels.
+pub fn encode_png(picture: &Picture) -> Result<Vec<u8>> {
+    let mut data = Vec::new();
+    let encoder = PngEncoder::new_with_quality(&mut data, CompressionType::Fast, FilterType::Adaptive);
+    let expected = 3 * picture.width * picture.height;
+    if picture.rgb.len() != expected {
+        return Err(Error::new(format!("a picture has {} bytes where its size needs {expected}", picture.rgb.len())));
+    }
+    encoder
+        .write_image(&picture.rgb, picture.width as u32, picture.height as u32, ExtendedColorType::Rgb8)
+        .map_err(|error| Error::new(format!("a picture cannot be encoded: {error}")))?;
+    Ok(data)
+}
+
 /// Writes a picture as PNG. The file is written beside and renamed.
 ///
 /// # Errors
 /// When the file cannot be written.
 pub fn write_png(picture: &Picture, path: &Path) -> Result<()> {
-    let mut data = Vec::new();
-    let encoder = PngEncoder::new_with_quality(&mut data, CompressionType::Fast, FilterType::Adaptive);
-    encoder
-        .write_image(&picture.rgb, picture.width as u32, picture.height as u32, ExtendedColorType::Rgb8)
-        .map_err(|error| Error::file(path, "encoded", error))?;
-    write(path, &data)
+    write(path, &encode_png(picture)?)
 }

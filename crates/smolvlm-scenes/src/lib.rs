@@ -37,8 +37,8 @@ mod words;
 
 pub use check::{Check, Class};
 pub use error::{Error, Result};
-pub use export::{Exported, export};
-pub use files::write_png;
+pub use export::{Exported, export, export_samples};
+pub use files::{encode_png, write_png};
 pub use held::Split;
 pub use mixture::{Mixture, Skill};
 pub use model_folder::{PARAMETERS, write_model_folder};

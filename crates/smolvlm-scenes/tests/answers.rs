@@ -3,6 +3,8 @@
 
 mod common;
 
+use std::collections::HashSet;
+
 use common::{Seen, patches, see};
 use smolvlm_scenes::{Clip, Generator, Medium, Mixture, Picture, Sample, Skill, Split, Turn};
 
@@ -248,6 +250,19 @@ fn counts_are_those_of_the_picture() {
         }
         tally.finish(300);
     }
+}
+
+#[test]
+fn the_empty_quarter_is_the_one_without_objects() {
+    let mut tally = Tally::default();
+    for sample in samples(Skill::EmptyQuarter, 200) {
+        let taken: HashSet<(usize, usize)> = see(picture(&sample, 0)).iter().map(|seen| seen.cell(2, 2)).collect();
+        let quarters = [(0, 0, "top left"), (1, 0, "top right"), (0, 1, "bottom left"), (1, 1, "bottom right")];
+        let empty = quarters.iter().filter(|(col, row, _)| !taken.contains(&(*col, *row)));
+        let empty: Vec<&str> = empty.map(|quarter| quarter.2).collect();
+        tally.expect(&sample.turns[0], &empty.join(" "));
+    }
+    tally.finish(300);
 }
 
 #[test]

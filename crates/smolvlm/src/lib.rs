@@ -21,9 +21,9 @@ pub use error::{Error, ErrorKind, Result};
 pub use generate::{FinishReason, GenerateOptions, Sampling};
 pub use messages::{Content, Messages};
 pub use pipeline::{
-    DEFAULT_MODEL, Device, Dtype, Gpu, GpuLibrary, LoadOptions, MediaOptions, Outline, Prepared, Processor, Progress,
-    ProgressHook, Reply, ReplyPiece, ReplyStream, SmolVlm, TileRun, Timings, Trace, TracedMedium, Usage, VideoView,
-    gpus, processor_settings,
+    DEFAULT_MODEL, Device, Dtype, Gpu, GpuLibrary, LoadOptions, Machine, MediaOptions, Outline, Prepared, Processor,
+    Progress, ProgressHook, Reply, ReplyPiece, ReplyStream, SmolVlm, TileRun, Timings, Trace, TracedMedium, Usage,
+    VideoView, gpus, processor_settings,
 };
 pub use quantize::{QuantizeOptions, QuantizeProgress, Quantized, quantize};
 pub use smolvlm_kernels::Ceilings;

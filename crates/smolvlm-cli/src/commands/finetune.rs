@@ -5,10 +5,12 @@ use std::time::{Duration, Instant};
 use indicatif::ProgressBar;
 use serde_json::json;
 use smolvlm::checkpoint::hub;
-use smolvlm::{Device, Error, Result};
-use smolvlm_kernels::{CpuBackend, TrainBackend};
+use smolvlm::{Error, Machine, Result};
+use smolvlm_kernels::{Backend, TrainBackend};
 use smolvlm_train::data::Report;
-use smolvlm_train::{Beginning, Evaluation, Finetune, LogLine, Override, Prepared, RunConfig, StepReport, Surroundings};
+use smolvlm_train::{
+    Beginning, Evaluation, Finetune, LogLine, Override, Prepared, Run, RunConfig, StepReport, Surroundings,
+};
 
 use crate::args::TrainingArgs;
 use crate::console::{self, Console};
@@ -25,9 +27,11 @@ pub(crate) fn finetune(args: &TrainingArgs, beginning: Beginning) -> Result<()> 
     if args.check {
         return end_of_check(&prepared.report);
     }
-    match args.device {
-        Device::Auto | Device::Cpu => run(prepared, CpuBackend::new(args.threads)?, args, console),
-        device => Err(Error::usage(format!("--device {device}: training computes on the processor only; expected cpu"))),
+    let machine = prepared.machine(args.device, args.threads).map_err(ours)?;
+    console.note(&machine.to_string());
+    match machine {
+        Machine::Cpu { backend, .. } => run(prepared, backend, args, console),
+        Machine::Cuda(backend) => run(prepared, backend, args, console),
     }
 }
 
@@ -46,7 +50,9 @@ fn run<B: TrainBackend>(prepared: Prepared, backend: B, args: &TrainingArgs, con
 fn overrides(args: &TrainingArgs) -> Result<Vec<Override>> {
     let path = |path: &std::path::Path| {
         let absolute = std::path::absolute(path);
-        absolute.map(|path| path.display().to_string()).map_err(|error| Error::usage(format!("{}: {error}", path.display())))
+        absolute
+            .map(|path| path.display().to_string())
+            .map_err(|error| Error::usage(format!("{}: {error}", path.display())))
     };
     let set = args.set.iter().map(|text| Override::parse(text).map_err(|error| ours(error.at("--set"))));
     let mut all = set.collect::<Result<Vec<_>>>()?;
@@ -99,6 +105,8 @@ fn end_of_check(report: &Report) -> Result<()> {
 
 fn learn<B: TrainBackend>(finetune: &mut Finetune<B>, args: &TrainingArgs, console: Console) -> Result<()> {
     let run = &mut finetune.run;
+    // A GPU's memory where it computes on one.
+    let gpu = |run: &Run<B>| run.learner().taped().most_memory();
     if run.step_count() > 0 {
         console.note(&format!("going on after step {} of {}", run.step_count(), run.total_steps()));
     }
@@ -107,7 +115,8 @@ fn learn<B: TrainBackend>(finetune: &mut Finetune<B>, args: &TrainingArgs, conso
     let (started, mut tokens) = (Instant::now(), 0);
     while let Some(report) = run.step().map_err(ours)? {
         tokens += report.tokens;
-        show(&bar, &report, tokens, started.elapsed());
+        let memory = gpu(run).or_else(machine::memory);
+        show(&bar, &report, tokens, started.elapsed(), memory);
         for skipped in run.skipped() {
             bar.suspend(|| console.note(&format!("skipped: {}", skipped.message)));
         }
@@ -127,9 +136,9 @@ fn learn<B: TrainBackend>(finetune: &mut Finetune<B>, args: &TrainingArgs, conso
     Ok(())
 }
 
-fn show(bar: &ProgressBar, report: &StepReport, tokens: u64, elapsed: Duration) {
+fn show(bar: &ProgressBar, report: &StepReport, tokens: u64, elapsed: Duration, memory: Option<u64>) {
     let speed = tokens as f64 / elapsed.as_secs_f64().max(1e-9);
-    let memory = machine::memory().map_or(String::new(), |memory| format!(", {}", console::bytes(memory)));
+    let memory = memory.map_or(String::new(), |memory| format!(", {}", console::bytes(memory)));
     bar.set_message(format!("loss {:.3}, {speed:.0} tokens/s{memory}", report.loss));
     bar.set_position(report.step);
 }
@@ -139,7 +148,9 @@ fn measured(step: u64, evaluation: &Evaluation) -> String {
     let Evaluation { loss, perplexity, accuracy, samples, exact, .. } = evaluation;
     let exact = exact.map_or(String::new(), |exact| format!(", {:.1} % of answers exact", 100.0 * exact));
     let accuracy = 100.0 * accuracy;
-    format!("step {step}: loss {loss:.3} of {samples} samples, perplexity {perplexity:.2}, {accuracy:.1} % of tokens right{exact}")
+    format!(
+        "step {step}: loss {loss:.3} of {samples} samples, perplexity {perplexity:.2}, {accuracy:.1} % of tokens right{exact}"
+    )
 }
 
 /// Another crate's error as this program reports it.

@@ -3,13 +3,16 @@
 pub(crate) mod bench;
 pub(crate) mod chat;
 pub(crate) mod completions;
+pub(crate) mod demo;
 pub(crate) mod download;
+pub(crate) mod evaluate;
 pub(crate) mod finetune;
 pub(crate) mod frames;
 pub(crate) mod info;
 pub(crate) mod media_worker;
 pub(crate) mod quantize;
 pub(crate) mod run;
+pub(crate) mod scenes;
 pub(crate) mod trace;
 
 use std::fs::File;

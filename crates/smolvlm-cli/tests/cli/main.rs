@@ -16,5 +16,6 @@ mod packed;
 mod quantize;
 mod run;
 mod run_options;
+mod scenes;
 mod trace;
 mod usage;

@@ -8,6 +8,7 @@ mod count;
 mod events;
 mod motion;
 mod objects;
+mod quarter;
 mod reading;
 mod relation;
 mod small_text;
@@ -46,6 +47,7 @@ pub(crate) fn draft(skill: Skill, dice: &mut Dice, split: Split) -> Draft {
         Skill::Chart => chart::draft(dice, split),
         Skill::Compare => compare::draft(dice, split),
         Skill::Motion => motion::draft(dice, split),
+        Skill::EmptyQuarter => quarter::draft(dice, split),
         Skill::Order | Skill::Time | Skill::Change | Skill::ClipCaption | Skill::Highlight => {
             events::draft(skill, dice, split)
         }

@@ -17,10 +17,10 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use smolvlm_kernels::Format;
 
+use super::RunSettings;
 use super::data::DataConfig;
 use super::evaluation::EvaluationConfig;
 use super::overrides::{self, Override};
-use super::RunSettings;
 use crate::data::{BatchRule, ExampleRules, Loss};
 use crate::initial::InitialWeights;
 use crate::lora::{LoraOptions, Targets};
@@ -72,6 +72,9 @@ pub struct RunConfig {
     /// Which tokens are learned.
     #[serde(default)]
     pub loss: Loss,
+    /// Whether pictures are split into tiles; none: as the checkpoint says.
+    #[serde(default)]
+    pub split_images: Option<bool>,
     /// Longest example, in tokens; longer ones are skipped and named.
     #[serde(default)]
     pub max_tokens: Option<usize>,

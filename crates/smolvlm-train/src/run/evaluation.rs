@@ -275,12 +275,8 @@ mod tests {
     #[test]
     fn the_last_answer_is_asked_for() {
         let counted = [false, true, true, false, false, true, true, false];
-        let example = data::Example {
-            name: "x".into(),
-            ids: (10..18).collect(),
-            counted: counted.to_vec(),
-            pixels: Vec::new(),
-        };
+        let example =
+            data::Example { name: "x".into(), ids: (10..18).collect(), counted: counted.to_vec(), pixels: Vec::new() };
         let asked = Asked::of(&example).unwrap();
         assert_eq!((asked.prompt.ids, asked.expected), (vec![10, 11, 12, 13, 14], vec![15, 16]));
     }

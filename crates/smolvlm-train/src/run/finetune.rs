@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use smolvlm::checkpoint::Checkpoint;
-use smolvlm::{Compat, MediaOptions, Processor};
+use smolvlm::{Compat, Device, Machine, MediaOptions, Processor};
 use smolvlm_kernels::TrainBackend;
 
 use super::{Evaluator, Run, RunConfig};
@@ -66,10 +66,21 @@ impl Prepared {
     ) -> Result<Self> {
         let checkpoint = open_checkpoint(&config, surroundings)?;
         checkpoint.validate()?;
-        let processor = Processor::open(checkpoint.dir(), Compat::default(), surroundings.media.clone())?;
+        let mut media = surroundings.media.clone();
+        media.overrides.split_images = config.split_images.or(media.overrides.split_images);
+        let processor = Processor::open(checkpoint.dir(), Compat::default(), media)?;
         let (maker, evaluator) = open_data(&config, &checkpoint, Arc::new(processor), surroundings.drawing)?;
         let report = check(&maker, &CheckOptions::default(), progress);
         Ok(Self { config, checkpoint, maker, evaluator, beginning: surroundings.beginning, report })
+    }
+
+    /// Opens the device that the run computes on, with so many threads on the processor; 0: one for each core.
+    ///
+    /// # Errors
+    /// [`Usage`](crate::ErrorKind::Usage) when it cannot be used, or not with the run's number format: says why.
+    pub fn machine(&self, device: Device, threads: usize) -> Result<Machine> {
+        let format = self.config.learner_options()?.format;
+        Ok(Machine::open(device, threads, Some(format.into()), &self.checkpoint)?)
     }
 
     /// Loads the model and begins the run, or goes on with the one that its folder holds.

@@ -50,21 +50,24 @@ impl fmt::Display for Device {
 }
 
 /// An opened device.
-pub(super) enum Machine {
+pub enum Machine {
+    /// The processor.
     Cpu {
+        /// What computes.
         backend: CpuBackend,
         /// Why a GPU that is there does not compute.
         instead_of_gpu: Option<String>,
     },
+    /// An NVIDIA GPU.
     Cuda(CudaBackend),
 }
 
 impl Machine {
-    /// Opens what was asked for. Quantised weights are the processor's.
+    /// Opens what was asked for, to compute with a checkpoint's weights in a number format. Quantised weights are the processor's.
     ///
     /// # Errors
     /// [`Usage`](crate::ErrorKind::Usage) when a GPU was asked for that cannot be used: says why.
-    pub(super) fn open(device: Device, threads: usize, dtype: Option<Dtype>, checkpoint: &Checkpoint) -> Result<Self> {
+    pub fn open(device: Device, threads: usize, dtype: Option<Dtype>, checkpoint: &Checkpoint) -> Result<Self> {
         let packed = checkpoint.packed_as().map(Dtype::from);
         let quantised = packed.or(dtype).filter(|dtype| dtype.format().is_quantised());
         match (device, quantised) {
@@ -86,7 +89,7 @@ impl Machine {
     }
 
     /// The format that it computes fastest among those that stay near the reference.
-    pub(super) fn best_dtype(&self) -> Dtype {
+    pub fn best_dtype(&self) -> Dtype {
         match self {
             Self::Cpu { .. } => Dtype::best(),
             Self::Cuda(_) => Dtype::Bf16,

@@ -14,7 +14,7 @@ mod trace_file;
 mod video_view;
 
 pub use complete::{Outline, TileRun};
-pub use device::{Device, Gpu, GpuLibrary, gpus};
+pub use device::{Device, Gpu, GpuLibrary, Machine, gpus};
 pub use dtype::Dtype;
 pub use load::{LoadOptions, processor_settings};
 pub use prepare::Prepared;
