@@ -5,7 +5,7 @@
 // up their gradient, another for 64 keys meets all their queries and adds up that of keys and values. Nothing is added in memory,
 // so the result is the same in every run.
 
-constexpr int HEAD = 64, BLOCK = 64, DEPTH = HEAD / 16, ROW = PADDED_ROW<HEAD>, ROW_BYTES = ROW * 2, TILE_BYTES = BLOCK * ROW_BYTES;
+constexpr int HEAD = 64, BLOCK = 64, DEPTH = HEAD / 16;
 constexpr int THREADS = 128;
 
 struct TrainingAttention {
@@ -40,49 +40,122 @@ struct Part {
     }
 };
 
-// Copies 64 rows of 64 numbers, from row `first` on; those at and beyond `rows` are zeros.
-DEVICE void load_tile(u32 to, const bf16* from, int stride, int first, int rows) {
+// ---- Products of 64 × 64 tiles ---------------------------------------------------------------------------------------
+// A warp has 16 rows of every product. `Left` is its side, 64 numbers a row; the other is a tile of 64 rows in shared memory.
+
+// By mma.sync: rows are padded, the left side lies in registers.
+struct WarpProducts {
+    static constexpr int ROW_BYTES = PADDED_ROW<HEAD> * 2, TILE_BYTES = BLOCK * ROW_BYTES, LEFT_BYTES = 0;
+
+    static DEVICE u32 place(int row, int chunk) { return row * ROW_BYTES + chunk * 16; }
+    static DEVICE void arrived() {}
+
+    struct Left {
+        u32 rows[DEPTH * 4];
+
+        // `from` is the sequence's first row; `row` the thread's, g.
+        DEVICE void load(u32, const bf16* from, int stride, int first, int row, int count) {
+            load_query<HEAD, DEPTH>(rows, from + (u64)row * stride, stride, row < count, row + 8 < count);
+        }
+    };
+
+    // d = left · tileᵀ of two pairs.
+    static DEVICE void rows(float (&d)[BLOCK / 2], const Left& left, u32 tile, float (&e)[BLOCK / 2], const Left& other, u32 other_tile) {
+        one(d, left, tile);
+        one(e, other, other_tile);
+    }
+    static DEVICE void one(float (&d)[BLOCK / 2], const Left& left, u32 tile) {
+        const int lane = threadIdx.x % WARP;
+        const u32 at = tile + ((lane & 7) + (lane >> 4) * 8) * ROW_BYTES + ((lane >> 3) & 1) * 16;
+#pragma unroll
+        for (int i = 0; i < BLOCK / 2; i++) d[i] = 0.f;
+#pragma unroll
+        for (int k = 0; k < DEPTH; k++) {
+#pragma unroll
+            for (int n = 0; n < BLOCK / 16; n++) {
+                u32 b[4];
+                load_matrices(b, at + n * 16 * ROW_BYTES + k * 32);
+                mma_16_8_16(&d[8 * n], &left.rows[4 * k], b[0], b[1]);
+                mma_16_8_16(&d[8 * n + 4], &left.rows[4 * k], b[2], b[3]);
+            }
+        }
+    }
+    // d += a · tile, the depth along the tile's rows.
+    static DEVICE void add(float (&d)[HEAD / 2], const u32 (&a)[BLOCK / 4], u32 tile) {
+        const int lane = threadIdx.x % WARP;
+        const u32 at = tile + (lane & 15) * ROW_BYTES + (lane >> 4) * 16;
+#pragma unroll
+        for (int k = 0; k < BLOCK / 16; k++) {
+#pragma unroll
+            for (int n = 0; n < HEAD / 16; n++) {
+                u32 b[4];
+                load_matrices_transposed(b, at + k * 16 * ROW_BYTES + n * 32);
+                mma_16_8_16(&d[8 * n], &a[4 * k], b[0], b[1]);
+                mma_16_8_16(&d[8 * n + 4], &a[4 * k], b[2], b[3]);
+            }
+        }
+    }
+    static DEVICE void finish(float (&)[HEAD / 2]) {}
+};
+
+#ifdef HAS_WGMMA
+// By wgmma: rows have the 128-byte swizzle, the left side lies in shared memory too.
+struct GroupProducts {
+    static constexpr int ROW_BYTES = HEAD * 2, TILE_BYTES = BLOCK * ROW_BYTES, LEFT_BYTES = TILE_BYTES;
+
+    static DEVICE u32 place(int row, int chunk) { return row * ROW_BYTES + (chunk ^ (row & 7)) * 16; }
+    // What this thread copied is about to be read by matrix units.
+    static DEVICE void arrived() { fence_async_proxy(); }
+
+    struct Left {
+        u64 tile;
+
+        DEVICE void load(u32 to, const bf16* from, int stride, int first, int, int count);
+    };
+
+    static DEVICE void rows(float (&d)[BLOCK / 2], const Left& left, u32 tile, float (&e)[BLOCK / 2], const Left& other, u32 other_tile) {
+        wgmma_fence();
+        start(d, left, tile);
+        wgmma_commit();
+        start(e, other, other_tile);
+        wgmma_commit();
+        wgmma_wait<1>(d);
+        wgmma_wait<0>(e);
+    }
+    static DEVICE void start(float (&d)[BLOCK / 2], const Left& left, u32 tile) {
+        const u64 right = operand_descriptor(tile);
+#pragma unroll
+        for (int k = 0; k < DEPTH; k++) wgmma_shared(d, left.tile + k * KEYS_STEP, right + k * KEYS_STEP, k > 0);
+    }
+    static DEVICE void add(float (&d)[HEAD / 2], const u32 (&a)[BLOCK / 4], u32 tile) {
+        const u64 right = operand_descriptor(tile);
+        wgmma_fence();
+#pragma unroll
+        for (int k = 0; k < BLOCK / 16; k++) wgmma<1>(d, a + 4 * k, right + k * VALUES_STEP, 1);
+        wgmma_commit();
+    }
+    static DEVICE void finish(float (&d)[HEAD / 2]) { wgmma_wait<0>(d); }
+};
+#endif
+
+// Copies 64 rows of 64 numbers, from row `first` on; those at and beyond `count` are zeros.
+template <class P> DEVICE void load_tile(u32 to, const bf16* from, int stride, int first, int count) {
 #pragma unroll
     for (int i = threadIdx.x; i < BLOCK * (HEAD / 8); i += THREADS) {
         const int row = i / (HEAD / 8), chunk = i % (HEAD / 8);
-        const bool exists = first + row < rows;
-        copy_async(to + row * ROW_BYTES + chunk * 16, from + (u64)(exists ? first + row : 0) * stride + chunk * 8, exists);
+        const bool exists = first + row < count;
+        copy_async(to + P::place(row, chunk), from + (u64)(exists ? first + row : 0) * stride + chunk * 8, exists);
     }
 }
 
-// d[16 × 64] = a · bᵀ, rows of `b` in shared memory.
-DEVICE void product_of_rows(float (&d)[BLOCK / 2], const u32 (&a)[DEPTH * 4], u32 b_tile) {
-    const int lane = threadIdx.x % WARP;
-    const u32 at = b_tile + ((lane & 7) + (lane >> 4) * 8) * ROW_BYTES + ((lane >> 3) & 1) * 16;
-#pragma unroll
-    for (int i = 0; i < BLOCK / 2; i++) d[i] = 0.f;
-#pragma unroll
-    for (int k = 0; k < DEPTH; k++) {
-#pragma unroll
-        for (int n = 0; n < BLOCK / 16; n++) {
-            u32 b[4];
-            load_matrices(b, at + n * 16 * ROW_BYTES + k * 32);
-            mma_16_8_16(&d[8 * n], &a[4 * k], b[0], b[1]);
-            mma_16_8_16(&d[8 * n + 4], &a[4 * k], b[2], b[3]);
-        }
-    }
+#ifdef HAS_WGMMA
+DEVICE void GroupProducts::Left::load(u32 to, const bf16* from, int stride, int first, int, int count) {
+    load_tile<GroupProducts>(to, from, stride, first, count);
+    tile = operand_descriptor(to);
 }
+#endif
 
-// d[16 × 64] += a[16 × 64] · b, whose depth runs along its rows in shared memory.
-DEVICE void add_product(float (&d)[HEAD / 2], const u32 (&a)[BLOCK / 4], u32 b_tile) {
-    const int lane = threadIdx.x % WARP;
-    const u32 at = b_tile + (lane & 15) * ROW_BYTES + (lane >> 4) * 16;
-#pragma unroll
-    for (int k = 0; k < BLOCK / 16; k++) {
-#pragma unroll
-        for (int n = 0; n < HEAD / 16; n++) {
-            u32 b[4];
-            load_matrices_transposed(b, at + k * 16 * ROW_BYTES + n * 32);
-            mma_16_8_16(&d[8 * n], &a[4 * k], b[0], b[1]);
-            mma_16_8_16(&d[8 * n + 4], &a[4 * k], b[2], b[3]);
-        }
-    }
-}
+// ---- Kernels ---------------------------------------------------------------------------------------------------------
 
 // Writes 16 × 64 numbers times `factor`; `row` points at row g's first column.
 DEVICE void store_tile(bf16* row, int stride, const float (&d)[HEAD / 2], float factor, bool valid_upper, bool valid_lower) {
@@ -106,8 +179,9 @@ DEVICE void store_tile(bf16* row, int stride, const float (&d)[HEAD / 2], float 
 }
 
 // Forwards inside segments. Each warp has 16 queries; keys and values come in blocks of 64, two on their way.
-extern "C" __global__ void __launch_bounds__(THREADS, 3) sequence_attention_64(const __grid_constant__ TrainingAttention a) {
+extern "C" __global__ void __launch_bounds__(THREADS, 3) sequence_attention_mma(const __grid_constant__ TrainingAttention a) {
     extern __shared__ __align__(128) u8 shared[];
+    constexpr int TILE_BYTES = WarpProducts::TILE_BYTES;
     const u32 base = shared_address(shared);
     const Part part(a, false);
     const int warp = threadIdx.x / WARP, g = threadIdx.x % WARP / 4, head = blockIdx.y, kv_head = head / (a.heads / a.kv_heads);
@@ -119,8 +193,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 3) sequence_attention_64(c
 
     const auto load = [&](int block) {
         const u32 to = base + block % 2 * 2 * TILE_BYTES;
-        load_tile(to, keys, stride, block * BLOCK, part.rows);
-        load_tile(to + TILE_BYTES, values, stride, block * BLOCK, part.rows);
+        load_tile<WarpProducts>(to, keys, stride, block * BLOCK, part.rows);
+        load_tile<WarpProducts>(to + TILE_BYTES, values, stride, block * BLOCK, part.rows);
     };
     load(0);
     copy_async_commit();
@@ -150,9 +224,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, 3) sequence_attention_64(c
 }
 
 // Gradients of queries: of each 16 of a warp against blocks of 64 keys and values, two on their way.
-extern "C" __global__ void __launch_bounds__(THREADS, 2) attention_queries_64(const __grid_constant__ TrainingAttention a) {
-    extern __shared__ __align__(128) u8 shared[];
-    const u32 base = shared_address(shared);
+template <class P> DEVICE void attention_queries(const TrainingAttention& a, u8* shared) {
+    constexpr int TILE_BYTES = P::TILE_BYTES;
+    const u32 left = shared_address(shared), base = left + 2 * P::LEFT_BYTES;
     const Part part(a, false);
     const bool causal = a.work != nullptr;
     const int warp = threadIdx.x / WARP, g = threadIdx.x % WARP / 4, t = threadIdx.x % 4, head = blockIdx.y;
@@ -164,16 +238,16 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) attention_queries_64(co
 
     const auto load = [&](int block) {
         const u32 to = base + block % 2 * 2 * TILE_BYTES;
-        load_tile(to, keys, stride, block * BLOCK, part.rows);
-        load_tile(to + TILE_BYTES, values, stride, block * BLOCK, part.rows);
+        load_tile<P>(to, keys, stride, block * BLOCK, part.rows);
+        load_tile<P>(to + TILE_BYTES, values, stride, block * BLOCK, part.rows);
     };
-    load(0);
-    copy_async_commit();
     const int row = part.first + warp * 16 + g;
     const bool valid[2] = {row < part.rows, row + 8 < part.rows};
-    u32 query[DEPTH * 4], dy[DEPTH * 4];
-    load_query<HEAD, DEPTH>(query, of_sequence + head * HEAD + (u64)row * stride, stride, valid[0], valid[1]);
-    load_query<HEAD, DEPTH>(dy, a.dy + ((u64)part.first_row + row) * dy_stride + head * HEAD, dy_stride, valid[0], valid[1]);
+    typename P::Left query, dy;
+    query.load(left, of_sequence + head * HEAD, stride, part.first, row, part.rows);
+    dy.load(left + P::LEFT_BYTES, a.dy + (u64)part.first_row * dy_stride + head * HEAD, dy_stride, part.first, row, part.rows);
+    load(0);
+    copy_async_commit();
     float sum[2], delta[2], dquery[HEAD / 2];
 #pragma unroll
     for (int r = 0; r < 2; r++) {
@@ -186,13 +260,13 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) attention_queries_64(co
     const float scale = rsqrtf((float)HEAD), scale_log2 = scale * LOG2_E;
     for (int block = 0; block < blocks; block++) {
         copy_async_wait<0>();
+        P::arrived();
         __syncthreads();
         if (block + 1 < blocks) load(block + 1);
         copy_async_commit();
         const u32 at = base + block % 2 * 2 * TILE_BYTES;
         float scores[BLOCK / 2], dp[BLOCK / 2];
-        product_of_rows(scores, query, at);
-        product_of_rows(dp, dy, at + TILE_BYTES);
+        P::rows(scores, query, at, dp, dy, at + TILE_BYTES);
         const bool masked = (block + 1) * BLOCK > (causal ? part.first : part.rows);
 #pragma unroll
         for (int j = 0; j < BLOCK / 8; j++) {
@@ -206,65 +280,65 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) attention_queries_64(co
         }
         u32 packed[BLOCK / 4];
         pack_probabilities(packed, scores);
-        add_product(dquery, packed, at);
+        P::add(dquery, packed, at);
+        P::finish(dquery);
     }
     store_tile(a.out + ((u64)part.first_row + row) * stride + head * HEAD, stride, dquery, scale, valid[0], valid[1]);
 }
 
-// What a block of queries brings: their numbers, the gradients of their results, the sums and deltas.
-constexpr int QUERY_BYTES = 2 * TILE_BYTES + 2 * BLOCK * 4;
-
 // Gradients of keys and values: of each 16 of a warp against blocks of 64 queries of every head that shares them, two on their way.
-extern "C" __global__ void __launch_bounds__(THREADS, 2) attention_keys_64(const __grid_constant__ TrainingAttention a) {
-    extern __shared__ __align__(128) u8 shared[];
-    const u32 base = shared_address(shared);
+template <class P> DEVICE void attention_keys(const TrainingAttention& a, u8* shared) {
+    // What a block of queries brings: their numbers, the gradients of their results, the sums and deltas.
+    constexpr int TILE_BYTES = P::TILE_BYTES;
+    const u32 left = shared_address(shared), base = left + 2 * P::LEFT_BYTES;
+    float* numbers = (float*)(shared + 2 * P::LEFT_BYTES + 4 * TILE_BYTES);
     const Part part(a, true);
     const bool causal = a.work != nullptr;
     const int warp = threadIdx.x / WARP, g = threadIdx.x % WARP / 4, t = threadIdx.x % 4, kv_head = blockIdx.y;
     const int group = a.heads / a.kv_heads, stride = (a.heads + 2 * a.kv_heads) * HEAD, dy_stride = a.heads * HEAD;
     const bf16* of_sequence = a.qkv + (u64)part.first_row * stride;
+    const int key_column = (a.heads + kv_head) * HEAD, value_column = key_column + a.kv_heads * HEAD;
     const int row = part.first + warp * 16 + g;
     const bool valid[2] = {row < part.rows, row + 8 < part.rows};
-    const u64 key_at = (u64)row * stride + (a.heads + kv_head) * HEAD, value_at = key_at + a.kv_heads * HEAD;
     // Earlier queries do not see these keys.
     const int first_block = causal ? part.first / BLOCK : 0, blocks = (part.rows + BLOCK - 1) / BLOCK - first_block;
 
     // Blocks of the first head, then those of the next.
     const auto load = [&](int step) {
         const int head = kv_head * group + step / blocks, first = (first_block + step % blocks) * BLOCK;
-        const u32 to = base + step % 2 * QUERY_BYTES;
-        load_tile(to, of_sequence + head * HEAD, stride, first, part.rows);
-        load_tile(to + TILE_BYTES, a.dy + (u64)part.first_row * dy_stride + head * HEAD, dy_stride, first, part.rows);
-        float* numbers = (float*)(shared + step % 2 * QUERY_BYTES + 2 * TILE_BYTES);
+        const u32 to = base + step % 2 * 2 * TILE_BYTES;
+        load_tile<P>(to, of_sequence + head * HEAD, stride, first, part.rows);
+        load_tile<P>(to + TILE_BYTES, a.dy + (u64)part.first_row * dy_stride + head * HEAD, dy_stride, first, part.rows);
+        float* sums = numbers + step % 2 * 2 * BLOCK;
         if (threadIdx.x < BLOCK) {
             const bool exists = first + threadIdx.x < part.rows;
             const u64 at = (u64)head * a.rows + part.first_row + first + threadIdx.x;
-            numbers[threadIdx.x] = exists ? a.sums[at] : -minus_infinity();
-            numbers[BLOCK + threadIdx.x] = exists ? a.deltas[at] : 0.f;
+            sums[threadIdx.x] = exists ? a.sums[at] : -minus_infinity();
+            sums[BLOCK + threadIdx.x] = exists ? a.deltas[at] : 0.f;
         }
     };
     const int steps = blocks * group;
+    typename P::Left key, value;
+    key.load(left, of_sequence + key_column, stride, part.first, row, part.rows);
+    value.load(left + P::LEFT_BYTES, of_sequence + value_column, stride, part.first, row, part.rows);
     load(0);
     copy_async_commit();
-    u32 key[DEPTH * 4], value[DEPTH * 4];
-    load_query<HEAD, DEPTH>(key, of_sequence + key_at, stride, valid[0], valid[1]);
-    load_query<HEAD, DEPTH>(value, of_sequence + value_at, stride, valid[0], valid[1]);
     float dkey[HEAD / 2], dvalue[HEAD / 2];
 #pragma unroll
     for (int i = 0; i < HEAD / 2; i++) dkey[i] = dvalue[i] = 0.f;
     const float scale = rsqrtf((float)HEAD), scale_log2 = scale * LOG2_E;
     for (int step = 0; step < steps; step++) {
         copy_async_wait<0>();
+        P::arrived();
         __syncthreads();
         if (step + 1 < steps) load(step + 1);
         copy_async_commit();
-        const u32 at = base + step % 2 * QUERY_BYTES;
-        const float* sums = (const float*)(shared + step % 2 * QUERY_BYTES + 2 * TILE_BYTES);
+        const u32 at = base + step % 2 * 2 * TILE_BYTES;
+        const float* sums = numbers + step % 2 * 2 * BLOCK;
         const int first = (first_block + step % blocks) * BLOCK;
         const bool masked = causal && first == part.first;
         float p[BLOCK / 2], dp[BLOCK / 2];
-        product_of_rows(p, key, at);
-        product_of_rows(dp, value, at + TILE_BYTES);
+        P::rows(p, key, at, dp, value, at + TILE_BYTES);
         u32 packed[BLOCK / 4], dpacked[BLOCK / 4];
 #pragma unroll
         for (int j = 0; j < BLOCK / 8; j++) {
@@ -280,10 +354,26 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) attention_keys_64(const
         }
         pack_probabilities(packed, p);
         pack_probabilities(dpacked, dp);
-        add_product(dvalue, packed, at + TILE_BYTES);
-        add_product(dkey, dpacked, at);
+        P::add(dvalue, packed, at + TILE_BYTES);
+        P::add(dkey, dpacked, at);
+        P::finish(dvalue);
+        P::finish(dkey);
     }
-    bf16* out = a.out + (u64)part.first_row * stride;
-    store_tile(out + key_at, stride, dkey, scale, valid[0], valid[1]);
-    store_tile(out + value_at, stride, dvalue, 1.f, valid[0], valid[1]);
+    bf16* out = a.out + ((u64)part.first_row + row) * stride;
+    store_tile(out + key_column, stride, dkey, scale, valid[0], valid[1]);
+    store_tile(out + value_column, stride, dvalue, 1.f, valid[0], valid[1]);
 }
+
+#define TRAINING_ATTENTION(NAME, PRODUCTS, BLOCKS)                                                                                          \
+    extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) attention_queries_##NAME(const __grid_constant__ TrainingAttention a) {   \
+        extern __shared__ __align__(1024) u8 shared[];                                                                                      \
+        attention_queries<PRODUCTS>(a, shared);                                                                                             \
+    }                                                                                                                                       \
+    extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) attention_keys_##NAME(const __grid_constant__ TrainingAttention a) {      \
+        extern __shared__ __align__(1024) u8 shared[];                                                                                      \
+        attention_keys<PRODUCTS>(a, shared);                                                                                                \
+    }
+TRAINING_ATTENTION(mma, WarpProducts, 2)
+#ifdef HAS_WGMMA
+TRAINING_ATTENTION(wgmma, GroupProducts, 3)
+#endif

@@ -11,12 +11,17 @@ use crate::view::Format;
 
 /// Threads of a block of the kernels on matrix units, which has 64 rows.
 const FAST_THREADS: u32 = 128;
-/// Bytes of 64 rows of a head, padded, and of two numbers for each row.
-const TILE_BYTES: usize = QUERIES_PER_BLOCK * (FAST_HEAD + 8) * 2;
-const NUMBERS_BYTES: usize = QUERIES_PER_BLOCK * 2 * 4;
-/// Two turns of keys and values; two turns of queries, the gradients of their results, and two numbers for each.
-const KEYS_SHARED: u32 = (2 * 2 * TILE_BYTES) as u32;
-const QUERIES_SHARED: u32 = (2 * (2 * TILE_BYTES + NUMBERS_BYTES)) as u32;
+/// Bytes of 64 rows of a head, padded for `mma.sync`, as they are for `wgmma`.
+const PADDED_TILE: usize = QUERIES_PER_BLOCK * (FAST_HEAD + 8) * 2;
+const TILE: usize = QUERIES_PER_BLOCK * FAST_HEAD * 2;
+/// Two numbers for each of 64 rows.
+const NUMBERS: usize = QUERIES_PER_BLOCK * 2 * 4;
+
+/// Shared memory of a block: two turns of two tiles and their numbers; for `wgmma` the block's own two tiles too.
+fn shared(has_wgmma: bool) -> u32 {
+    let tiles = if has_wgmma { 6 * TILE } else { 4 * PADDED_TILE };
+    (tiles + 2 * NUMBERS) as u32
+}
 
 /// As `training_fast_attention.cu` declares it.
 #[repr(C)]
@@ -180,7 +185,7 @@ impl<'a> Attention<'a> {
         }
         let sums = per_head(backend, self.heads.queries, self.rows);
         let structure = FastArguments { out: out.pointer(), sums: sums.pointer(), ..self.fast_arguments(turned) };
-        self.start_fast(backend, "sequence_attention_64", self.heads.queries, KEYS_SHARED, &structure);
+        self.start_fast(backend, "sequence_attention_mma", self.heads.queries, shared(false), &structure);
         (out, Some(sums))
     }
 
@@ -199,8 +204,11 @@ impl<'a> Attention<'a> {
                 deltas: deltas.pointer(),
                 ..self.fast_arguments(qkv)
             };
-            self.start_fast(backend, "attention_queries_64", self.heads.queries, KEYS_SHARED, &structure);
-            self.start_fast(backend, "attention_keys_64", self.heads.keys, QUERIES_SHARED, &structure);
+            let has_wgmma = backend.has_wgmma();
+            let (products, shared) = (if has_wgmma { "wgmma" } else { "mma" }, shared(has_wgmma));
+            let (queries, keys) = (format!("attention_queries_{products}"), format!("attention_keys_{products}"));
+            self.start_fast(backend, &queries, self.heads.queries, shared, &structure);
+            self.start_fast(backend, &keys, self.heads.keys, shared, &structure);
         } else {
             let sums = per_head(backend, self.heads.queries, self.rows);
             let structure = AnyArguments {
