@@ -36,6 +36,7 @@ fn run(command: Command) -> smolvlm::Result<()> {
         Command::Info(args) => commands::info::info(&args),
         Command::Download(args) => commands::download::download(&args),
         Command::Quantize(args) => commands::quantize::quantize(&args),
+        Command::Merge(args) => commands::merge::merge(&args),
         Command::Finetune(args) => commands::finetune::finetune(&args),
         Command::Frames(args) => commands::frames::frames(&args),
         Command::Trace(args) => commands::trace::trace(&args),

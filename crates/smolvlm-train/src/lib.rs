@@ -26,6 +26,6 @@ pub use lora::{AdapterFile, LoraOptions, Targets};
 pub use optimizer::{Optimizer, OptimizerSettings, Rates};
 pub use parameters::{Group, Parameter};
 pub use run::{Finetune, Prepared, Run, RunConfig, RunSettings, StepReport};
-pub use save::{merge_adapter, save_checkpoint};
+pub use save::{MergeOptions, MergeProgress, Merged, merge_adapter, save_checkpoint};
 pub use schedule::{Schedule, Shape};
 pub use taped::{Recompute, Taped};

@@ -1,6 +1,7 @@
-//! Trained weights as an ordinary checkpoint folder.
+//! Trained weights, or an adapter's, as an ordinary checkpoint folder.
 
 use std::borrow::Cow;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -10,96 +11,112 @@ use std::sync::Arc;
 
 use half::{bf16, f16};
 use safetensors::tensor::{Dtype, View};
-use smolvlm::checkpoint::{Checkpoint, StoredDtype, StoredTensor};
+use serde_json::Value;
+use smolvlm::checkpoint::names::HEAD;
+use smolvlm::checkpoint::{Checkpoint, Destination, Replace, StoredDtype, StoredTensor};
 use smolvlm_kernels::{CpuBackend, TrainBackend};
 
-use crate::lora::{AdapterFile, LoraMatrices, LoraOptions, module_of};
+use crate::lora::{AdapterFile, LoraMatrices};
 use crate::parameters::{Kind, Parameter};
 use crate::taped::Taped;
 use crate::{Error, Result};
 
 const WEIGHTS: &str = "model.safetensors";
 const CONFIG: &str = "config.json";
-/// Endings of files that hold weights.
-const WEIGHT_FILES: [&str; 6] = [".safetensors", ".index.json", ".bin", ".pt", ".pth", ".part"];
-/// Nothing larger belongs to a checkpoint beside its weights.
-const MAX_COPIED: u64 = 64 << 20;
+/// Whether head and table are one.
+const TIED: &str = "tie_word_embeddings";
 
 /// Writes the checkpoint that was loaded, with the weights that were learned, to the new folder `place`: beside it, then
 /// renamed. Tensors have the names and shapes of `SmolVLMForConditionalGeneration` and the number formats they were loaded
-/// from, or all `dtype`; every other file (tokenizer, templates, processor) is copied. A tied head stays tied, and adapters are
-/// merged.
+/// from, or all `dtype`; every other file (tokenizer, templates, processor) is copied. A tied head stays tied unless an adapter
+/// changes it, and adapters are merged.
 ///
 /// # Errors
-/// [`Usage`](crate::ErrorKind::Usage) when `place` is there and is no empty folder, [`Input`](crate::ErrorKind::Input) when files cannot
-/// be written, [`Checkpoint`](crate::ErrorKind::Checkpoint) when the source is packed or broken.
+/// [`Usage`](crate::ErrorKind::Usage) when `place` is there and is no empty folder, or the source is packed;
+/// [`Input`](crate::ErrorKind::Input) when files cannot be written, [`Checkpoint`](crate::ErrorKind::Checkpoint) when the source is broken.
 pub fn save_checkpoint<B: TrainBackend>(
     source: &Checkpoint,
     taped: &Taped<B>,
     place: &Path,
     dtype: Option<StoredDtype>,
 ) -> Result<()> {
-    let adapters = taped.adapters();
-    let learned = Learned {
-        backend: Some(taped.inner()),
-        places: places(source, &taped.parameters())?,
-        adapters: adapters.iter().flat_map(|adapter| adapter.matrices(taped.inner())).collect(),
-        scaling: taped.lora().map_or(0.0, LoraOptions::scaling),
-    };
-    save(source, &learned, place, dtype)
+    check_source(source)?;
+    let places = places(source, &taped.parameters())?;
+    let learned = Learned { backend: Some(taped.inner()), places, adapter: taped.adapter_file("") };
+    let destination = Destination::begin_again(place)?;
+    save(source, &learned, destination, dtype, &mut |_| {}).map(|_| ())
 }
 
-/// As [`save_checkpoint`], of a checkpoint with an adapter that was trained on it: its weights become
-/// `W + scaling · B · A`.
+/// How an adapter is merged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct MergeOptions {
+    /// The number format of all tensors; none: each keeps its own.
+    pub dtype: Option<StoredDtype>,
+    /// Whether a checkpoint in the same place is replaced.
+    pub replace: bool,
+}
+
+/// How far a merge has come, in bytes of weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MergeProgress {
+    /// Written.
+    pub done: u64,
+    /// In all.
+    pub total: u64,
+}
+
+/// What a merge wrote.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Merged {
+    /// The new folder.
+    pub folder: PathBuf,
+    /// Bytes of its weights.
+    pub weight_bytes: u64,
+}
+
+/// As [`save_checkpoint`], of a validated checkpoint with an adapter that was trained on it: its weights become
+/// `W + scaling · B · A`, with DoRA's rows brought to their lengths, computed in f64 and rounded once.
 ///
 /// # Errors
-/// As [`save_checkpoint`]; [`Usage`](crate::ErrorKind::Usage) when the adapter belongs to another checkpoint.
+/// As [`save_checkpoint`]; [`Input`](crate::ErrorKind::Input) when the adapter belongs to another checkpoint;
+/// [`Usage`](crate::ErrorKind::Usage) when `place` is the source itself.
 pub fn merge_adapter(
     source: &Checkpoint,
     adapter: &AdapterFile,
     place: &Path,
-    dtype: Option<StoredDtype>,
-) -> Result<()> {
-    for matrices in &adapter.matrices {
-        let name = format!("{}.weight", matrices.module);
-        let tensor = source.tensor(&name).map_err(|_| Error::usage(format!("{name}: the checkpoint has none")))?;
-        let (shape, expected) = (tensor.shape, matrices.shape());
-        if shape != expected {
-            return Err(Error::usage(format!("{name}: the adapter is for {expected:?}, the checkpoint has {shape:?}")));
-        }
+    options: &MergeOptions,
+    progress: &mut dyn FnMut(MergeProgress),
+) -> Result<Merged> {
+    check_source(source)?;
+    adapter.check_fits(source)?;
+    if fs::canonicalize(place).is_ok_and(|place| fs::canonicalize(source.dir()).is_ok_and(|source| source == place)) {
+        return Err(Error::usage(format!("{}: is the checkpoint itself; give another folder", place.display())));
     }
-    let scaling = adapter.options.scaling();
+    let destination = Destination::begin(place, if options.replace { Replace::Checkpoint } else { Replace::Nothing })?;
     let learned: Learned<'_, CpuBackend> =
-        Learned { backend: None, places: HashMap::new(), adapters: adapter.matrices.clone(), scaling };
-    save(source, &learned, place, dtype)
+        Learned { backend: None, places: HashMap::new(), adapter: Some(adapter.clone()) };
+    save(source, &learned, destination, options.dtype, progress)
+}
+
+fn check_source(source: &Checkpoint) -> Result<()> {
+    let Some(packed) = source.packed_as() else { return Ok(()) };
+    let (place, packed) = (source.dir().display(), packed.name());
+    Err(Error::usage(format!("{place}: its weights are packed as {packed}; give the original checkpoint")))
 }
 
 fn save<B: TrainBackend>(
     source: &Checkpoint,
     learned: &Learned<'_, B>,
-    place: &Path,
+    destination: Destination,
     dtype: Option<StoredDtype>,
-) -> Result<()> {
-    if let Some(packed) = source.packed_as() {
-        let (place, packed) = (source.dir().display(), packed.name());
-        return Err(Error::usage(format!("{place}: its weights are packed as {packed}; give the original checkpoint")));
+    progress: &mut dyn FnMut(MergeProgress),
+) -> Result<Merged> {
+    let weight_bytes = write_weights(source, learned, &destination.folder().join(WEIGHTS), dtype, progress)?;
+    destination.copy_from(source.dir())?;
+    if let Some(config) = changed_config(source, dtype, learned.unties(source))? {
+        destination.write(CONFIG, format!("{config:#}\n").as_bytes())?;
     }
-    let beside = part_of(place);
-    if fs::read_dir(place).is_ok_and(|mut entries| entries.next().is_some()) || place.is_file() {
-        return Err(Error::usage(format!("{}: is not empty; give the name of a new folder", place.display())));
-    }
-    if beside.is_dir() {
-        fs::remove_dir_all(&beside).map_err(|error| failed(&beside, "removed", error))?;
-    }
-    fs::create_dir_all(&beside).map_err(|error| failed(&beside, "made", error))?;
-    let written = write_weights(source, learned, &beside.join(WEIGHTS), dtype)
-        .and_then(|()| copy_others(source, &beside, dtype))
-        .and_then(|()| fs::rename(&beside, place).map_err(|error| failed(place, "put in place", error)));
-    if written.is_err() {
-        // What cannot be removed stays, under a name that says what it is.
-        let _ = fs::remove_dir_all(&beside);
-    }
-    written
+    Ok(Merged { folder: destination.finish()?, weight_bytes })
 }
 
 /// The name under which something is written before it is brought to its place.
@@ -124,27 +141,31 @@ struct Tensor<'a, B: TrainBackend> {
     shape: Vec<usize>,
     dtype: StoredDtype,
     numbers: Numbers<'a, B>,
+    /// Told how many bytes were fetched.
+    fetched: &'a dyn Fn(usize),
 }
 
 enum Numbers<'a, B: TrainBackend> {
     /// As they lie in the file they were loaded from.
     Bytes(StoredTensor<'a>),
-    /// The same, in another format.
-    Stored(StoredTensor<'a>),
+    /// The same in another format, or with an adapter that the checkpoint was loaded with.
+    Stored(&'a Checkpoint, &'a str),
     /// Part of a parameter, from this number on.
     Learned(&'a B, Arc<Parameter<B>>, usize),
-    /// Any of these with an adapter, times its scaling, added.
-    Merged(Box<Self>, LoraMatrices, f64),
+    /// Any of these with an adapter, times its scaling, folded in.
+    Merged(Box<Self>, &'a LoraMatrices, f64),
 }
 
 impl<B: TrainBackend> Numbers<'_, B> {
     fn to_f32(&self, count: usize) -> Vec<f32> {
         match self {
-            Self::Bytes(tensor) | Self::Stored(tensor) => tensor.to_f32(),
+            Self::Bytes(tensor) => tensor.to_f32(),
+            // It was there when it was looked up.
+            Self::Stored(source, name) => source.numbers(name).unwrap_or_default(),
             Self::Learned(backend, parameter, first) => parameter.master(backend)[*first..first + count].to_vec(),
             Self::Merged(base, adapter, scaling) => {
                 let mut numbers = base.to_f32(count);
-                adapter.add_to(&mut numbers, *scaling);
+                adapter.fold(&mut numbers, *scaling);
                 numbers
             }
         }
@@ -165,6 +186,7 @@ impl<B: TrainBackend> View for Tensor<'_, B> {
     }
 
     fn data(&self) -> Cow<'_, [u8]> {
+        (self.fetched)(self.data_len());
         match &self.numbers {
             Numbers::Bytes(tensor) => tensor.bytes.into(),
             numbers => rounded(&numbers.to_f32(self.shape.iter().product()), self.dtype).into(),
@@ -184,32 +206,33 @@ fn rounded(numbers: &[f32], dtype: StoredDtype) -> Vec<u8> {
     }
 }
 
+/// Writes every tensor, and a head of its own where an adapter makes one; returns their bytes.
 fn write_weights<B: TrainBackend>(
     source: &Checkpoint,
     learned: &Learned<'_, B>,
     path: &Path,
     dtype: Option<StoredDtype>,
-) -> Result<()> {
-    let mut tensors = Vec::new();
-    for name in source.tensor_names() {
-        let stored = source.tensor(name)?;
-        let to = dtype.unwrap_or(stored.dtype);
-        let mut numbers = match (learned.places.get(name), learned.backend) {
-            (Some((parameter, first)), Some(backend)) => Numbers::Learned(backend, parameter.clone(), *first),
-            _ if to == stored.dtype => Numbers::Bytes(stored),
-            _ => Numbers::Stored(stored),
-        };
-        if let Some(adapter) = learned.adapters.iter().find(|adapter| adapter.module == module_of(name))
-            && name.ends_with(".weight")
-        {
-            numbers = Numbers::Merged(Box::new(numbers), adapter.clone(), learned.scaling);
-        }
-        tensors.push((name, Tensor { shape: stored.shape.to_vec(), dtype: to, numbers }));
-    }
+    progress: &mut dyn FnMut(MergeProgress),
+) -> Result<u64> {
+    let head = learned.unties(source).then_some(HEAD);
+    let names: Vec<&str> = source.tensor_names().chain(head).collect();
+    let bytes = |name: &&str| {
+        let tensor = source.tensor(name)?;
+        Ok((tensor.shape.iter().product::<usize>() * dtype.unwrap_or(tensor.dtype).size()) as u64)
+    };
+    let total = names.iter().map(bytes).sum::<Result<u64>>()?;
+    let (done, progress) = (Cell::new(0), RefCell::new(progress));
+    let fetched = |bytes: usize| {
+        done.set(done.get() + bytes as u64);
+        (progress.borrow_mut())(MergeProgress { done: done.get(), total });
+    };
+    let tensors: Vec<(&str, Tensor<'_, B>)> =
+        names.iter().map(|name| Ok((*name, learned.tensor(source, name, dtype, &fetched)?))).collect::<Result<_>>()?;
     let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
     safetensors::serialize_to_file(tensors, Some(metadata), path)
         .map_err(|error| Error::input(format!("{}: cannot be written: {error}", path.display())).caused_by(error))?;
-    File::open(path).and_then(|file| file.sync_all()).map_err(|error| failed(path, "written", error))
+    File::open(path).and_then(|file| file.sync_all()).map_err(|error| failed(path, "written", error))?;
+    Ok(total)
 }
 
 /// The parameter of a learned tensor, and its first number there.
@@ -219,14 +242,45 @@ type Places<B> = HashMap<String, (Arc<Parameter<B>>, usize)>;
 struct Learned<'a, B: TrainBackend> {
     backend: Option<&'a B>,
     places: Places<B>,
-    adapters: Vec<LoraMatrices>,
-    scaling: f64,
+    adapter: Option<AdapterFile>,
+}
+
+impl<B: TrainBackend> Learned<'_, B> {
+    /// Whether the head is no longer its table.
+    fn unties(&self, source: &Checkpoint) -> bool {
+        let adapted = self.adapter.as_ref().is_some_and(|adapter| adapter.of_tensor(HEAD).is_some());
+        (adapted || source.is_adapted(HEAD)) && !source.tensor_names().any(|name| name == HEAD)
+    }
+
+    /// One tensor as it is to be stored.
+    fn tensor<'t>(
+        &'t self,
+        source: &'t Checkpoint,
+        name: &'t str,
+        dtype: Option<StoredDtype>,
+        fetched: &'t dyn Fn(usize),
+    ) -> Result<Tensor<'t, B>> {
+        let stored = source.tensor(name)?;
+        let to = dtype.unwrap_or(stored.dtype);
+        // A tied head goes by its table's name.
+        let mut numbers = match (self.places.get(stored.name), self.backend) {
+            (Some((parameter, first)), Some(backend)) => Numbers::Learned(backend, parameter.clone(), *first),
+            _ if to == stored.dtype && !source.is_adapted(name) => Numbers::Bytes(stored),
+            _ => Numbers::Stored(source, name),
+        };
+        if let Some((adapter, matrices)) = self.adapter.as_ref().and_then(|known| Some((known, known.of_tensor(name)?)))
+        {
+            numbers = Numbers::Merged(Box::new(numbers), matrices, adapter.options.scaling());
+        }
+        Ok(Tensor { shape: stored.shape.to_vec(), dtype: to, numbers, fetched })
+    }
 }
 
 /// Which numbers of which parameter each learned tensor is.
 fn places<B: TrainBackend>(source: &Checkpoint, parameters: &[Arc<Parameter<B>>]) -> Result<Places<B>> {
     let mut places = HashMap::new();
-    for parameter in parameters.iter().filter(|parameter| parameter.kind() != Kind::Adapter) {
+    for parameter in parameters.iter().filter(|parameter| !matches!(parameter.kind(), Kind::Adapter | Kind::Magnitude))
+    {
         let mut first = 0;
         for name in parameter.names() {
             places.insert(name.clone(), (parameter.clone(), first));
@@ -240,28 +294,23 @@ fn places<B: TrainBackend>(source: &Checkpoint, parameters: &[Arc<Parameter<B>>]
     Ok(places)
 }
 
-/// Every file that holds no weights; `config.json` names the new format, if there is one.
-fn copy_others(source: &Checkpoint, folder: &Path, dtype: Option<StoredDtype>) -> Result<()> {
-    let from = source.dir();
-    for entry in fs::read_dir(from).map_err(|error| failed(from, "read", error))? {
-        let entry = entry.map_err(|error| failed(from, "read", error))?;
-        let (path, name) = (entry.path(), entry.file_name().to_string_lossy().to_lowercase());
-        if name.starts_with('.') || WEIGHT_FILES.iter().any(|ending| name.ends_with(ending)) {
-            continue;
-        }
-        // Files of the hub's cache are links; this follows them.
-        let found = fs::metadata(&path).map_err(|error| failed(&path, "read", error))?;
-        if found.is_file() && found.len() <= MAX_COPIED {
-            fs::copy(&path, folder.join(entry.file_name())).map_err(|error| failed(&path, "copied", error))?;
-        }
+/// `config.json` with the new number format, and a head of its own, if there is either.
+fn changed_config(source: &Checkpoint, dtype: Option<StoredDtype>, unties: bool) -> Result<Option<Value>> {
+    if dtype.is_none() && !unties {
+        return Ok(None);
     }
-    let Some((dtype, mut config)) = dtype.zip(source.json(CONFIG)?) else { return Ok(()) };
-    if let Some(fields) = config.as_object_mut() {
+    let Some(mut config) = source.json(CONFIG)? else { return Ok(None) };
+    if let (Some(dtype), Some(fields)) = (dtype, config.as_object_mut()) {
         let key = if fields.contains_key("dtype") { "dtype" } else { "torch_dtype" };
         fields.insert(key.to_owned(), name_in_config(dtype).into());
     }
-    let path = folder.join(CONFIG);
-    fs::write(&path, format!("{config:#}\n")).map_err(|error| failed(&path, "written", error))
+    if unties {
+        config[TIED] = false.into();
+        if let Some(tied) = config.get_mut("text_config").and_then(|text| text.get_mut(TIED)) {
+            *tied = false.into();
+        }
+    }
+    Ok(Some(config))
 }
 
 fn name_in_config(dtype: StoredDtype) -> &'static str {

@@ -12,7 +12,7 @@ use crate::data::{
     CheckOptions, DEFAULT_CACHE, ExampleMaker, LoaderOptions, Mixture, Report, Samples, Schedule, ScheduleOptions,
     check,
 };
-use crate::{AdapterFile, Learner, Result, save_checkpoint};
+use crate::{Learner, Result, save_checkpoint};
 
 /// What is written of the weights: an adapter, or a whole checkpoint.
 const ADAPTER: &str = "adapter";
@@ -86,9 +86,9 @@ impl Finetune {
     /// When it cannot be written.
     pub fn write(&self) -> Result<PathBuf> {
         let taped = self.run.learner().taped();
-        if let Some(adapter) = AdapterFile::of(taped) {
+        if let Some(adapter) = taped.adapter_file(&self.config.model) {
             let place = self.config.output.join(ADAPTER);
-            adapter.write(&place, &self.config.model)?;
+            adapter.write(&place)?;
             return Ok(place);
         }
         let place = self.config.output.join(MODEL);

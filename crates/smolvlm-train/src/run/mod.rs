@@ -95,6 +95,8 @@ pub struct Run<B: TrainBackend> {
     optimizer: Optimizer<B>,
     loader: Loader,
     settings: RunSettings,
+    /// What must be the same for it to go on.
+    described: String,
     schedule: schedule::Schedule,
     folder: PathBuf,
     log: Log,
@@ -123,10 +125,11 @@ impl<B: TrainBackend> Run<B> {
             return Err(Error::usage("batches of a step: expected at least 1, found 0"));
         }
         let total = total_steps(&settings, batches.all_batches(maker.samples()));
+        let described = place::described(&settings, total, learner.adapters().as_deref());
         let mut optimizer = Optimizer::new(learner.taped(), settings.optimizer);
         let (step, cursor) = match Place::newest(folder)? {
             Some(place) => {
-                place.check(&settings, total)?;
+                place.check(&described)?;
                 optimizer.resume(&place.state(), learner.taped())?;
                 (place.step, place.cursor)
             }
@@ -138,7 +141,7 @@ impl<B: TrainBackend> Run<B> {
             schedule::Schedule { shape: settings.shape, warmup: settings.warmup, total, floor: settings.floor };
         let loader = Loader::start(maker, batches, cursor, loader)?;
         let (folder, left_out, skipped) = (folder.to_owned(), 0, Vec::new());
-        Ok(Self { learner, optimizer, loader, settings, schedule, folder, log, step, left_out, skipped })
+        Ok(Self { learner, optimizer, loader, settings, described, schedule, folder, log, step, left_out, skipped })
     }
 
     /// Steps taken so far, those before it was resumed included.
@@ -210,8 +213,7 @@ impl<B: TrainBackend> Run<B> {
     /// [`Input`](ErrorKind::Input) when it cannot be written.
     pub fn save(&mut self) -> Result<()> {
         self.log.flush()?;
-        let place =
-            Place::new(&self.folder, self.step, self.loader.cursor().clone(), &self.settings, self.schedule.total);
+        let place = Place::new(&self.folder, self.step, self.loader.cursor().clone(), &self.described);
         place.write(|state| self.optimizer.store(state, self.learner.taped()))
     }
 

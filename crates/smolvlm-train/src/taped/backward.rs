@@ -78,12 +78,12 @@ fn head<B: TrainBackend>(
         // The vocabulary's size shows in the first logits.
         let last = (first + at_a_time.unwrap_or(1)).min(rows);
         let some = backend.copy_rows(&x, first..last);
-        let (logits, saved) = linear.with_args(&some, None, |args| backend.linear_keeping(args));
-        let kept = Kept { saved, low: None };
+        let (logits, kept) = linear.run(backend, &some, None, true, first);
+        let kept = kept.expect("what was asked to be kept");
         at_a_time.get_or_insert_with(|| (LOGITS_BYTES / 4 / backend.width(&logits)).max(1));
         let (part, dy) = backend.cross_entropy(logits, &targets[first..last], &weights[first..last]);
         loss += part;
-        parts.extend(linear.backward(backend, &some, &kept, &dy, None));
+        parts.extend(linear.backward(backend, &some, &kept, &dy, None, first));
         first = last;
     }
     if !parts.is_empty() {
@@ -108,7 +108,7 @@ fn one<B: TrainBackend>(backend: &B, tape: &mut Tape<B>, node: usize, dy: B::Ten
     match (&noted.op, x) {
         (Op::Linear(linear), Some(x)) => {
             let saved = noted.saved.as_ref().expect("kept or computed again");
-            let dx = linear.backward(backend, &x, saved, &dy, gradients.take(&linear.x));
+            let dx = linear.backward(backend, &x, saved, &dy, gradients.take(&linear.x), 0);
             gradients.put(&linear.x, dx);
             if let Some(residual) = &linear.residual {
                 gradients.add(backend, residual, dy);
@@ -172,7 +172,8 @@ impl<B: TrainBackend> Linear<B> {
         self.x.node().is_some() || self.norm.as_ref().is_some_and(TapedNorm::learns)
     }
 
-    /// Adds to the gradients of its parameters and returns that of `x`, if anything in front of it learns.
+    /// Adds to the gradients of its parameters and returns that of `x`, if anything in front of it learns. `first`: rows of the
+    /// whole operation before `x`.
     fn backward(
         &self,
         backend: &B,
@@ -180,21 +181,43 @@ impl<B: TrainBackend> Linear<B> {
         kept: &Kept<B>,
         dy: &B::Tensor,
         onto: Option<B::Tensor>,
+        first: usize,
     ) -> Option<B::Tensor> {
         let Some(adapter) = &self.weight.adapter else {
-            return self.product_backward(backend, x, self.activation, &kept.saved, dy, onto);
+            return self.product_backward(backend, x, self.activation, &kept.saved, dy, onto, true);
         };
         let before = backend.activation_backward(self.activation, &kept.saved, dy);
         let dy = before.as_ref().unwrap_or(dy);
-        let onto = adapter.backward(backend, self, x, kept, dy, onto);
+        let rescaled = adapter.rescale_backward(backend, &self.weight, kept, dy);
+        let onto = adapter.backward(backend, self, x, kept, rescaled.as_ref().unwrap_or(dy), onto, first);
+        let bias_learns = self.bias.as_ref().is_some_and(|bias| bias.parameter.is_some());
+        if rescaled.is_some() && bias_learns {
+            // It was added after rows were rescaled.
+            self.bias_backward(backend, x, &kept.saved, dy);
+        }
         // Nothing but the adapter may learn, with nothing in front of it.
-        if !self.passes()
-            && self.weight.parameter.is_none()
-            && self.bias.as_ref().is_none_or(|bias| bias.parameter.is_none())
-        {
+        let bias_left = bias_learns && rescaled.is_none();
+        if !self.passes() && self.weight.parameter.is_none() && !bias_left {
             return onto;
         }
-        self.product_backward(backend, x, Activation::Identity, &kept.saved, dy, onto)
+        let dy = rescaled.as_ref().unwrap_or(dy);
+        self.product_backward(backend, x, Activation::Identity, &kept.saved, dy, onto, bias_left)
+    }
+
+    /// The gradient of the bias alone.
+    fn bias_backward(&self, backend: &B, x: &B::Tensor, saved: &B::Saved, dy: &B::Tensor) {
+        let mut gradient = gradient_of(self.bias.as_ref().and_then(|bias| bias.parameter.as_ref()));
+        backend.linear_backward(LinearBackward {
+            x,
+            norm: None,
+            weight: &self.weight.value.get(),
+            transposed: None,
+            activation: Activation::Identity,
+            saved,
+            dy,
+            onto: None,
+            gradients: LinearGradients { bias: gradient.as_deref_mut(), ..LinearGradients::default() },
+        });
     }
 
     /// The same of the product without its adapter.
@@ -206,10 +229,11 @@ impl<B: TrainBackend> Linear<B> {
         saved: &B::Saved,
         dy: &B::Tensor,
         onto: Option<B::Tensor>,
+        with_bias: bool,
     ) -> Option<B::Tensor> {
         let transposed = self.passes().then(|| self.weight.transposed(backend));
         let mut bias_gradient = gradient_of(self.bias.as_ref().and_then(|bias| bias.parameter.as_ref()));
-        let bias = bias_gradient.as_deref_mut();
+        let bias = bias_gradient.as_deref_mut().filter(|_| with_bias);
         product_backward(
             backend,
             &self.weight,

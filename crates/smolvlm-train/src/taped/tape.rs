@@ -93,6 +93,14 @@ pub(super) struct Kept<B: TrainBackend> {
     pub(super) saved: B::Saved,
     /// Between the two matrices of an adapter, scaled: `[rows, ranks]`.
     pub(super) low: Option<B::Tensor>,
+    /// Where an adapter rescales outputs: what it rescaled, `[rows, outputs]`.
+    pub(super) product: Option<B::Tensor>,
+}
+
+impl<B: TrainBackend> Kept<B> {
+    pub(super) fn new(saved: B::Saved) -> Self {
+        Self { saved, low: None, product: None }
+    }
 }
 
 /// A patch embedding.
@@ -160,7 +168,7 @@ impl<B: TrainBackend> Op<B> {
 
     /// Computes it. What its backward needs is kept if asked for, where there is such a thing.
     pub(super) fn run(&self, backend: &B, mut inputs: Vec<Arc<B::Tensor>>, keep: bool) -> (B::Tensor, Option<Kept<B>>) {
-        let kept = |(value, saved)| (value, Some(Kept { saved, low: None }));
+        let kept = |(value, saved)| (value, Some(Kept::new(saved)));
         match self {
             Self::Embed { plan, table } => (backend.embed(plan, &table.value.get()), None),
             Self::Scatter { plan, .. } => {
@@ -171,7 +179,7 @@ impl<B: TrainBackend> Op<B> {
                 (backend.scatter_features(plan, x, &sources), None)
             }
             Self::PatchEmbed(embed) => (embed.run(backend), None),
-            Self::Linear(linear) => linear.run(backend, &inputs[0], inputs.get(1).map(|x| &**x), keep),
+            Self::Linear(linear) => linear.run(backend, &inputs[0], inputs.get(1).map(|x| &**x), keep, 0),
             Self::Norm { norm, .. } => (norm.with(|norm| backend.norm(&inputs[0], norm)), None),
             Self::TileAttention { tile_rows, heads, .. } => {
                 if keep {
@@ -193,13 +201,14 @@ impl<B: TrainBackend> Op<B> {
 }
 
 impl<B: TrainBackend> Linear<B> {
-    /// With an adapter, what it gives is added before the activation.
-    fn run(
+    /// With an adapter, what it gives is added before the activation. `first`: rows of the whole operation before `x`.
+    pub(super) fn run(
         &self,
         backend: &B,
         x: &B::Tensor,
         residual: Option<&B::Tensor>,
         keep: bool,
+        first: usize,
     ) -> (B::Tensor, Option<Kept<B>>) {
         let Some(adapter) = &self.weight.adapter else {
             return self.with_args(x, residual, |args| {
@@ -207,12 +216,19 @@ impl<B: TrainBackend> Linear<B> {
                     return (backend.linear(args), None);
                 }
                 let (value, saved) = backend.linear_keeping(args);
-                (value, Some(Kept { saved, low: None }))
+                (value, Some(Kept::new(saved)))
             });
         };
-        let (low, addend) = adapter.run(backend, x, self.norm.as_ref(), self.seed);
-        let (value, saved) = self.with_args(x, residual, |args| backend.linear_adapted(args, &addend));
-        (value, keep.then_some(Kept { saved, low: Some(low) }))
+        let (low, addend) = adapter.run(backend, x, self.norm.as_ref(), (self.seed, first));
+        if !adapter.rescales() {
+            let (value, saved) = self.with_args(x, residual, |args| backend.linear_adapted(args, &addend));
+            return (value, keep.then_some(Kept { saved, low: Some(low), product: None }));
+        }
+        let rescaled = adapter.with_rescale(backend, &self.weight, |rescale| {
+            self.with_args(x, residual, |args| backend.linear_rescaled(args, &addend, rescale))
+        });
+        let (value, saved, product) = rescaled.expect("an adapter that rescales");
+        (value, keep.then_some(Kept { saved, low: Some(low), product: Some(product) }))
     }
 
     /// Calls `body` with its arguments as the wrapped backend takes them.

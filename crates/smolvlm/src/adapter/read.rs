@@ -1,153 +1,36 @@
-//! Adapters in the layout of PEFT: `adapter_config.json` and `adapter_model.safetensors`.
+//! Reading an adapter's folder, as PEFT or [`AdapterFile::write`] wrote it.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use safetensors::tensor::{Dtype, TensorInfo};
 use serde_json::{Value, json};
-use smolvlm_kernels::TrainBackend;
+use smolvlm_kernels::Elements;
 use smolvlm_kernels::mapped::MappedFile;
-use smolvlm_kernels::{Elements, MatrixView};
 
-use super::{LoraMatrices, LoraOptions, Targets};
-use crate::save::{finish_file, part_of};
-use crate::taped::Taped;
+use super::{A, AdapterFile, B, BaseCopy, CONFIG, LoraMatrices, LoraOptions, MAGNITUDE, PREFIX, Targets, WEIGHTS};
+use crate::checkpoint::read_header;
 use crate::{Error, Result};
 
-const CONFIG: &str = "adapter_config.json";
-const WEIGHTS: &str = "adapter_model.safetensors";
-/// What PEFT puts before a module's name.
-const PREFIX: &str = "base_model.model.";
 const MAX_CONFIG: u64 = 1 << 20;
 
-/// An adapter as it lies in a folder.
-#[derive(Debug, Clone)]
-pub struct AdapterFile {
-    /// How it is applied.
-    pub options: LoraOptions,
-    /// Of every module, by name.
-    pub matrices: Vec<LoraMatrices>,
-}
-
 impl AdapterFile {
-    /// What was learned over `taped`; nothing without adapters.
-    pub fn of<B: TrainBackend>(taped: &Taped<B>) -> Option<Self> {
-        let options = taped.lora()?.clone();
-        let adapters = taped.adapters();
-        let mut matrices: Vec<_> = adapters.iter().flat_map(|adapter| adapter.matrices(taped.inner())).collect();
-        matrices.sort_by(|a, b| a.module.cmp(&b.module));
-        Some(Self { options, matrices })
-    }
-
-    /// Puts these matrices in the place of those that `taped` has.
-    ///
-    /// # Errors
-    /// [`Usage`](crate::ErrorKind::Usage) when the two are not of the same modules, shapes, rank and scaling: nothing changes then.
-    pub fn load_into<B: TrainBackend>(&self, taped: &Taped<B>) -> Result<()> {
-        let scaling = taped.lora().map_or(0.0, LoraOptions::scaling);
-        if (scaling - self.options.scaling()).abs() > 1e-9 {
-            let found = self.options.scaling();
-            return Err(Error::usage(format!("the adapter's scaling is {found}, the model's adapters have {scaling}")));
-        }
-        let adapters = taped.adapters();
-        let rank = taped.lora().map_or(0, |lora| lora.rank);
-        let mut expected = 0;
-        for (module, outputs, inputs) in adapters.iter().flat_map(|adapter| adapter.modules()) {
-            expected += 1;
-            let found = self.matrices.iter().find(|known| known.module == module);
-            let found = found.ok_or_else(|| Error::usage(format!("{module}: the adapter has no matrices for it")))?;
-            if found.rank != rank || found.shape() != [outputs, inputs] {
-                let (found_rank, shape) = (found.rank, found.shape());
-                return Err(Error::usage(format!(
-                    "{module}: expected rank {rank} for [{outputs}, {inputs}], found rank {found_rank} for {shape:?}"
-                )));
-            }
-        }
-        if expected != self.matrices.len() {
-            let found = self.matrices.len();
-            return Err(Error::usage(format!(
-                "the adapter is for {found} modules, the model has adapters on {expected}"
-            )));
-        }
-        for adapter in adapters {
-            adapter.set_matrices(taped.inner(), |module| {
-                self.matrices.iter().find(|known| known.module == module).cloned()
-            });
-        }
-        Ok(())
-    }
-
-    /// Writes both files to a folder, each beside its place and then renamed. `base` says which model it is for.
-    ///
-    /// # Errors
-    /// [`Input`](crate::ErrorKind::Input) when they cannot be written.
-    pub fn write(&self, folder: &Path, base: &str) -> Result<()> {
-        let failed =
-            |error: &dyn std::fmt::Display| Error::input(format!("{}: cannot be written: {error}", folder.display()));
-        fs::create_dir_all(folder).map_err(|error| failed(&error).caused_by(error))?;
-        let mut tensors = Vec::new();
-        for LoraMatrices { module, rank, a, b } in &self.matrices {
-            let bytes = |numbers: &[f32]| numbers.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>();
-            tensors.push((format!("{PREFIX}{module}.lora_A.weight"), vec![*rank, a.len() / rank], bytes(a)));
-            tensors.push((format!("{PREFIX}{module}.lora_B.weight"), vec![b.len() / rank, *rank], bytes(b)));
-        }
-        let views: Vec<(&str, TensorView<'_>)> = tensors
-            .iter()
-            .map(|(name, shape, bytes)| {
-                TensorView::new(Dtype::F32, shape.clone(), bytes)
-                    .map(|view| (name.as_str(), view))
-                    .map_err(|error| failed(&error).caused_by(error))
-            })
-            .collect::<Result<_>>()?;
-        let metadata = [("format".to_owned(), "pt".to_owned())].into();
-        let (weights, config) = (folder.join(WEIGHTS), folder.join(CONFIG));
-        safetensors::serialize_to_file(views, Some(metadata), &part_of(&weights))
-            .map_err(|error| failed(&error).caused_by(error))?;
-        finish_file(&part_of(&weights), &weights)?;
-        let text = format!("{:#}\n", self.config(base));
-        fs::write(part_of(&config), text).map_err(|error| failed(&error).caused_by(error))?;
-        finish_file(&part_of(&config), &config)
-    }
-
-    /// `LoraConfig` of PEFT.
-    fn config(&self, base: &str) -> Value {
-        let targets = match &self.options.targets {
-            Targets::Names(names) => json!(names),
-            Targets::Pattern(pattern) => json!(pattern.text),
-        };
-        json!({
-            "base_model_name_or_path": base,
-            "bias": "none",
-            "fan_in_fan_out": false,
-            "inference_mode": true,
-            "init_lora_weights": true,
-            "lora_alpha": self.options.alpha,
-            "lora_dropout": self.options.dropout,
-            "modules_to_save": null,
-            "peft_type": "LORA",
-            "r": self.options.rank,
-            "target_modules": targets,
-            "task_type": null,
-            "use_dora": false,
-            "use_rslora": self.options.rank_stabilised,
-        })
-    }
-
     /// Reads an adapter that PEFT, or [`write`](Self::write), made.
     ///
     /// # Errors
     /// [`Input`](crate::ErrorKind::Input) when files are missing or broken, or ask for something that is not computed here: names
     /// file and field.
     pub fn read(folder: &Path) -> Result<Self> {
-        let options = read_config(&folder.join(CONFIG))?;
+        let (base, options) = read_config(&folder.join(CONFIG))?;
         let path = folder.join(WEIGHTS);
-        let matrices = read_weights(&path, options.rank).map_err(|error| error.at(path.display()))?;
-        Ok(Self { options, matrices })
+        let (matrices, copies) = read_weights(&path, &options).map_err(|error| error.at(path.display()))?;
+        Ok(Self { base, options, matrices, copies })
     }
 }
 
-fn read_config(path: &Path) -> Result<LoraOptions> {
+/// The name of the base model, and how the adapter is applied.
+fn read_config(path: &Path) -> Result<(String, LoraOptions)> {
     let place = path.display();
     let wrong = |what: String| Error::input(format!("{place}: {what}"));
     let size = fs::metadata(path).map_err(|error| wrong(format!("cannot be read: {error}")).caused_by(error))?.len();
@@ -157,30 +40,7 @@ fn read_config(path: &Path) -> Result<LoraOptions> {
     let text = fs::read_to_string(path).map_err(|error| wrong(format!("cannot be read: {error}")).caused_by(error))?;
     let config: Value =
         serde_json::from_str(&text).map_err(|error| wrong(format!("not JSON: {error}")).caused_by(error))?;
-    let expect = |field: &str, allowed: &[Value]| {
-        let found = &config[field];
-        if allowed.contains(found) {
-            Ok(())
-        } else {
-            Err(wrong(format!("{field}: expected {}, found {found}", allowed[0])))
-        }
-    };
-    expect("peft_type", &[json!("LORA")])?;
-    expect("bias", &[json!("none"), Value::Null])?;
-    for field in ["fan_in_fan_out", "lora_bias"] {
-        expect(field, &[json!(false), Value::Null])?;
-    }
-    // Variants of LoRA, of which there are new ones all the time.
-    let variants = config.as_object().into_iter().flatten().filter(|(key, _)| key.starts_with("use_"));
-    if let Some((key, _)) = variants.into_iter().find(|(key, value)| *key != "use_rslora" && **value == json!(true)) {
-        return Err(wrong(format!("{key}: expected false, found true")));
-    }
-    for field in ["rank_pattern", "alpha_pattern"] {
-        expect(field, &[json!({}), Value::Null])?;
-    }
-    for field in ["modules_to_save", "layers_to_transform", "exclude_modules", "target_parameters"] {
-        expect(field, &[Value::Null, json!([])])?;
-    }
+    check_supported(&config).map_err(|error| error.at(&place))?;
     let number = |field: &str| {
         let found = &config[field];
         found.as_f64().ok_or_else(|| wrong(format!("{field}: expected a number, found {found}")))
@@ -200,49 +60,143 @@ fn read_config(path: &Path) -> Result<LoraOptions> {
         alpha: number("lora_alpha")?,
         dropout: if config["lora_dropout"].is_null() { 0.0 } else { number("lora_dropout")? as f32 },
         rank_stabilised: config["use_rslora"].as_bool().unwrap_or(false),
+        dora: config["use_dora"].as_bool().unwrap_or(false),
         targets,
         seed: 0,
     };
     options.check().map_err(|error| Error::input(error.to_string()).at(&place))?;
-    Ok(options)
+    Ok((config["base_model_name_or_path"].as_str().unwrap_or_default().to_owned(), options))
 }
 
-fn read_weights(path: &Path, rank: usize) -> Result<Vec<LoraMatrices>> {
-    let broken = |what: String| Error::input(what);
+/// Refuses what `LoraConfig` of PEFT can ask for and is not computed here.
+fn check_supported(config: &Value) -> Result<()> {
+    let expect = |field: &str, allowed: &[Value]| {
+        let found = &config[field];
+        if allowed.contains(found) {
+            Ok(())
+        } else {
+            Err(Error::input(format!("{field}: expected {}, found {found}", allowed[0])))
+        }
+    };
+    expect("peft_type", &[json!("LORA")])?;
+    expect("bias", &[json!("none"), Value::Null])?;
+    for field in ["fan_in_fan_out", "lora_bias"] {
+        expect(field, &[json!(false), Value::Null])?;
+    }
+    // Variants of LoRA, of which there are new ones all the time.
+    let variants = config.as_object().into_iter().flatten().filter(|(key, _)| key.starts_with("use_"));
+    let known = ["use_rslora", "use_dora"];
+    if let Some((key, _)) =
+        variants.into_iter().find(|(key, value)| !known.contains(&key.as_str()) && **value == json!(true))
+    {
+        return Err(Error::input(format!("{key}: expected false, found true")));
+    }
+    for field in ["rank_pattern", "alpha_pattern"] {
+        expect(field, &[json!({}), Value::Null])?;
+    }
+    for field in ["modules_to_save", "layers_to_transform", "exclude_modules", "target_parameters"] {
+        expect(field, &[Value::Null, json!([])])?;
+    }
+    Ok(())
+}
+
+/// What a tensor of the file is.
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    A,
+    B,
+    Magnitude,
+}
+
+/// A tensor's module, and what it is there; nothing when it is none of an adapter's.
+fn split(name: &str) -> Option<(&str, Kind)> {
+    let bare = |end: &'static str, kind| Some((name.strip_suffix(end)?.strip_suffix('.')?, kind));
+    let magnitude =
+        || bare(MAGNITUDE, Kind::Magnitude).or_else(|| bare("lora_magnitude_vector.weight", Kind::Magnitude));
+    bare(A, Kind::A).or_else(|| bare(B, Kind::B)).or_else(magnitude)
+}
+
+fn read_weights(path: &Path, options: &LoraOptions) -> Result<(Vec<LoraMatrices>, Vec<BaseCopy>)> {
     if fs::metadata(path).map_err(|error| broken(format!("cannot be read: {error}")).caused_by(error))?.len() == 0 {
-        return Err(broken("it is empty".to_owned()));
+        return Err(broken("it is empty"));
     }
     let file = MappedFile::open(path).map_err(|error| broken(format!("cannot be read: {error}")).caused_by(error))?;
-    let tensors = SafeTensors::deserialize(file.bytes()).map_err(|error| broken(error.to_string()).caused_by(error))?;
-    let mut found: BTreeMap<String, LoraMatrices> = BTreeMap::new();
-    for (key, view) in tensors.iter() {
-        let name = key.strip_prefix(PREFIX).unwrap_or(key);
-        let parts = name.rsplit_once(".lora_").and_then(|(module, rest)| Some((module, rest.strip_suffix(".weight")?)));
-        let Some((module, which @ ("A" | "B"))) = parts else {
-            return Err(broken(format!("{key}: expected names that end with .lora_A.weight or .lora_B.weight")));
+    let (data, header) = read_header(file.bytes()).map_err(|error| broken(error.to_string()))?;
+    let (mut found, mut copies) = (BTreeMap::<String, LoraMatrices>::new(), Vec::new());
+    for (key, info) in header.tensors() {
+        let (start, end) = info.data_offsets;
+        let numbers = numbers(info, &file.bytes()[data + start..data + end]).map_err(|error| error.at(&key))?;
+        let name = key.strip_prefix(PREFIX).unwrap_or(&key);
+        let Some((module, kind)) = split(name) else {
+            copies.push(BaseCopy { name: base_name(name).map_err(|error| error.at(&key))?, numbers });
+            continue;
         };
-        let [rows, columns] = *view.shape() else {
-            return Err(broken(format!("{key}: expected a matrix, found shape {:?}", view.shape())));
-        };
-        let ranked = if which == "A" { rows } else { columns };
-        if ranked != rank || rows == 0 || columns == 0 {
-            return Err(broken(format!("{key}: expected rank {rank}, found shape {:?}", view.shape())));
+        check_shape(&info.shape, kind, options).map_err(|error| error.at(&key))?;
+        let (module, rank) = (module.to_owned(), options.rank);
+        let empty = LoraMatrices { module: module.clone(), rank, a: Vec::new(), b: Vec::new(), magnitude: None };
+        let entry = found.entry(module).or_insert(empty);
+        match kind {
+            Kind::A => entry.a = numbers,
+            Kind::B => entry.b = numbers,
+            Kind::Magnitude => entry.magnitude = Some(numbers),
         }
-        let elements = match view.dtype() {
-            Dtype::F32 => Elements::F32(view.data()),
-            Dtype::BF16 => Elements::Bf16(view.data()),
-            Dtype::F16 => Elements::F16(view.data()),
-            other => return Err(broken(format!("{key}: expected F32, BF16 or F16, found {other}"))),
-        };
-        let matrix = MatrixView::new(rows, columns, elements);
-        let mut numbers = vec![0.0; rows * columns];
-        numbers.chunks_mut(columns).enumerate().for_each(|(row, numbers)| matrix.row(row, numbers));
-        let empty = || LoraMatrices { module: module.to_owned(), rank, a: Vec::new(), b: Vec::new() };
-        let entry = found.entry(module.to_owned()).or_insert_with(empty);
-        *(if which == "A" { &mut entry.a } else { &mut entry.b }) = numbers;
     }
-    if let Some(half) = found.values().find(|matrices| matrices.a.is_empty() || matrices.b.is_empty()) {
-        return Err(broken(format!("{}: one of its two matrices is missing", half.module)));
+    let matrices: Vec<LoraMatrices> = found.into_values().collect();
+    matrices.iter().try_for_each(|matrices| check_whole(matrices, options.dora))?;
+    Ok((matrices, copies))
+}
+
+fn broken(what: impl Into<String>) -> Error {
+    Error::input(what)
+}
+
+fn numbers(info: &TensorInfo, bytes: &[u8]) -> Result<Vec<f32>> {
+    let elements = match info.dtype {
+        Dtype::F32 => Elements::F32(bytes),
+        Dtype::BF16 => Elements::Bf16(bytes),
+        Dtype::F16 => Elements::F16(bytes),
+        other => return Err(broken(format!("expected F32, BF16 or F16, found {other}"))),
+    };
+    let mut numbers = vec![0.0; elements.len()];
+    elements.widen(0, &mut numbers);
+    Ok(numbers)
+}
+
+/// What a checkpoint calls a tensor of the base model that lies beside an adapter.
+fn base_name(name: &str) -> Result<String> {
+    if name.contains("lora_embedding_") {
+        return Err(broken("adapters of embeddings are not computed here; make one without embed_tokens"));
     }
-    Ok(found.into_values().collect())
+    if name.contains(".lora_") || !name.ends_with(".weight") {
+        return Err(broken(format!("expected names that end with {A}, {B} or {MAGNITUDE}")));
+    }
+    Ok(name.replace(".base_layer.", "."))
+}
+
+fn check_shape(shape: &[usize], kind: Kind, options: &LoraOptions) -> Result<()> {
+    let rank = options.rank;
+    let (fits, expected) = match (kind, shape) {
+        (Kind::A, [rows, columns]) => (*rows == rank && *columns > 0, format!("a matrix of rank {rank}")),
+        (Kind::B, [rows, columns]) => (*rows > 0 && *columns == rank, format!("a matrix of rank {rank}")),
+        (Kind::Magnitude, [_]) => (options.dora, "no magnitude where use_dora is false".to_owned()),
+        (Kind::Magnitude, _) => (false, "a vector".to_owned()),
+        _ => (false, "a matrix".to_owned()),
+    };
+    if fits { Ok(()) } else { Err(broken(format!("expected {expected}, found shape {shape:?}"))) }
+}
+
+/// Whether a module has all that belongs to it.
+fn check_whole(matrices: &LoraMatrices, dora: bool) -> Result<()> {
+    let module = &matrices.module;
+    if matrices.a.is_empty() || matrices.b.is_empty() {
+        return Err(broken(format!("{module}: one of its two matrices is missing")));
+    }
+    match (&matrices.magnitude, matrices.shape()) {
+        (None, _) if dora => Err(broken(format!("{module}: expected {MAGNITUDE}, found none (use_dora is true)"))),
+        (Some(magnitude), [outputs, _]) if magnitude.len() != outputs => {
+            let found = magnitude.len();
+            Err(broken(format!("{module}.{MAGNITUDE}: expected {outputs} numbers, found {found}")))
+        }
+        _ => Ok(()),
+    }
 }
