@@ -61,7 +61,8 @@ fn open_as(
     checkpoint.validate()?;
     let mut options = LearnerOptions { lora: Some(lora), ..LearnerOptions::default() };
     if let Some(format) = frozen {
-        (options.format, options.selection) = (format, Box::new(|_| false));
+        options.format = format;
+        options.selection = Box::new(|_| false);
     }
     let learner = Learner::load(CpuBackend::new(1).expect("threads"), &checkpoint, options)?;
     Run::open(learner, maker, batches, &LoaderOptions { threads: 2, ..LoaderOptions::default() }, settings, folder)

@@ -12,9 +12,8 @@ use smolvlm_kernels::training::{Dropout, LowRank, Rescale};
 use smolvlm_kernels::{Activation, Elements, Format, LinearArgs, MatrixView, TrainBackend};
 
 use super::Taped;
-use super::backward::{Product, product_backward};
+use super::linear::{Kept, Linear, Product, TapedNorm, product_backward};
 use super::slots::Weight;
-use super::tape::{Kept, Linear, TapedNorm};
 use crate::lora::{LoraMatrices, LoraOptions, first_matrix, module_of};
 use crate::parameters::{Copy, Kind, Parameter, lock};
 
@@ -244,7 +243,6 @@ impl<B: TrainBackend> Adapter<B> {
         kept: &Kept<B>,
         dy: &B::Tensor,
         onto: Option<B::Tensor>,
-        first: usize,
     ) -> Option<B::Tensor> {
         // What was kept is not looked at where there is no activation.
         let plain = |x, weight: &Weight<B>, dy, passes: bool, norm, onto| {
@@ -259,7 +257,7 @@ impl<B: TrainBackend> Adapter<B> {
         }
         let dlow = backend.dropout(dlow, self.scale());
         let (norm, passes) = (linear.norm.as_ref(), linear.passes());
-        let Some(dropout) = self.dropout(linear.seed, first) else {
+        let Some(dropout) = self.dropout(linear.seed, kept.first) else {
             return plain(x, &self.a, &dlow, passes, norm, onto);
         };
         let input = self.input(backend, x, norm, dropout);

@@ -10,8 +10,9 @@ use smolvlm_kernels::{
     TileBatch, TokenBatch, TrainBackend,
 };
 
+use super::linear::{Linear, TapedNorm};
 use super::slots::{Positions, Slot, Table, Vector, Weight};
-use super::tape::{CausalAttention, Linear, Op, PatchEmbed, TapedNorm};
+use super::tape::{CausalAttention, Op, PatchEmbed};
 use super::{Held, Plan, Taped, Tensor};
 use crate::parameters::{Copy, Kind, lock};
 

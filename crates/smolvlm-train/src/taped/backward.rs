@@ -2,14 +2,12 @@
 
 use std::sync::Arc;
 
-use smolvlm_kernels::training::{
-    AttentionBackward, LinearBackward, LinearGradients, NormGradients, PatchGradients, Rope,
-};
-use smolvlm_kernels::{Activation, TrainBackend};
+use smolvlm_kernels::TrainBackend;
+use smolvlm_kernels::training::{AttentionBackward, NormGradients, PatchGradients, Rope};
 
 use super::LOGITS_BYTES;
-use super::slots::Weight;
-use super::tape::{CausalAttention, Kept, Linear, Op, Operand, PatchEmbed, Tape, TapedNorm};
+use super::linear::TapedNorm;
+use super::tape::{CausalAttention, Op, Operand, PatchEmbed, Tape};
 use crate::parameters::gradient_of;
 
 /// Gradients of the tape's results so far, where there are any.
@@ -83,7 +81,7 @@ fn head<B: TrainBackend>(
         at_a_time.get_or_insert_with(|| (LOGITS_BYTES / 4 / backend.width(&logits)).max(1));
         let (part, dy) = backend.cross_entropy(logits, &targets[first..last], &weights[first..last]);
         loss += part;
-        parts.extend(linear.backward(backend, &some, &kept, &dy, None, first));
+        parts.extend(linear.backward(backend, &some, &kept, &dy, None));
         first = last;
     }
     if !parts.is_empty() {
@@ -108,7 +106,7 @@ fn one<B: TrainBackend>(backend: &B, tape: &mut Tape<B>, node: usize, dy: B::Ten
     match (&noted.op, x) {
         (Op::Linear(linear), Some(x)) => {
             let saved = noted.saved.as_ref().expect("kept or computed again");
-            let dx = linear.backward(backend, &x, saved, &dy, gradients.take(&linear.x), 0);
+            let dx = linear.backward(backend, &x, saved, &dy, gradients.take(&linear.x));
             gradients.put(&linear.x, dx);
             if let Some(residual) = &linear.residual {
                 gradients.add(backend, residual, dy);
@@ -166,131 +164,12 @@ fn with_attention<B: TrainBackend>(
     body(AttentionBackward { qkv, out, saved: &saved.saved, dy })
 }
 
-impl<B: TrainBackend> Linear<B> {
-    /// Whether a gradient of `x` is of any use.
-    pub(super) fn passes(&self) -> bool {
-        self.x.node().is_some() || self.norm.as_ref().is_some_and(TapedNorm::learns)
-    }
-
-    /// Adds to the gradients of its parameters and returns that of `x`, if anything in front of it learns. `first`: rows of the
-    /// whole operation before `x`.
-    fn backward(
-        &self,
-        backend: &B,
-        x: &B::Tensor,
-        kept: &Kept<B>,
-        dy: &B::Tensor,
-        onto: Option<B::Tensor>,
-        first: usize,
-    ) -> Option<B::Tensor> {
-        let Some(adapter) = &self.weight.adapter else {
-            return self.product_backward(backend, x, self.activation, &kept.saved, dy, onto, true);
-        };
-        let before = backend.activation_backward(self.activation, &kept.saved, dy);
-        let dy = before.as_ref().unwrap_or(dy);
-        let rescaled = adapter.rescale_backward(backend, &self.weight, kept, dy);
-        let onto = adapter.backward(backend, self, x, kept, rescaled.as_ref().unwrap_or(dy), onto, first);
-        let bias_learns = self.bias.as_ref().is_some_and(|bias| bias.parameter.is_some());
-        if rescaled.is_some() && bias_learns {
-            // It was added after rows were rescaled.
-            self.bias_backward(backend, x, &kept.saved, dy);
-        }
-        // Nothing but the adapter may learn, with nothing in front of it.
-        let bias_left = bias_learns && rescaled.is_none();
-        if !self.passes() && self.weight.parameter.is_none() && !bias_left {
-            return onto;
-        }
-        let dy = rescaled.as_ref().unwrap_or(dy);
-        self.product_backward(backend, x, Activation::Identity, &kept.saved, dy, onto, bias_left)
-    }
-
-    /// The gradient of the bias alone.
-    fn bias_backward(&self, backend: &B, x: &B::Tensor, saved: &B::Saved, dy: &B::Tensor) {
-        let mut gradient = gradient_of(self.bias.as_ref().and_then(|bias| bias.parameter.as_ref()));
-        backend.linear_backward(LinearBackward {
-            x,
-            norm: None,
-            weight: &self.weight.value.get(),
-            transposed: None,
-            activation: Activation::Identity,
-            saved,
-            dy,
-            onto: None,
-            gradients: LinearGradients { bias: gradient.as_deref_mut(), ..LinearGradients::default() },
-        });
-    }
-
-    /// The same of the product without its adapter.
-    fn product_backward(
-        &self,
-        backend: &B,
-        x: &B::Tensor,
-        activation: Activation,
-        saved: &B::Saved,
-        dy: &B::Tensor,
-        onto: Option<B::Tensor>,
-        with_bias: bool,
-    ) -> Option<B::Tensor> {
-        let transposed = self.passes().then(|| self.weight.transposed(backend));
-        let mut bias_gradient = gradient_of(self.bias.as_ref().and_then(|bias| bias.parameter.as_ref()));
-        let bias = bias_gradient.as_deref_mut().filter(|_| with_bias);
-        product_backward(
-            backend,
-            &self.weight,
-            transposed.as_deref(),
-            self.norm.as_ref(),
-            Product { x, activation, saved, dy, onto, bias },
-        )
-    }
-}
-
-/// A product's way back, apart from what it belongs to.
-pub(super) struct Product<'a, B: TrainBackend> {
-    pub(super) x: &'a B::Tensor,
-    pub(super) activation: Activation,
-    pub(super) saved: &'a B::Saved,
-    pub(super) dy: &'a B::Tensor,
-    pub(super) onto: Option<B::Tensor>,
-    /// Gradient of the bias.
-    pub(super) bias: Option<&'a mut B::Floats>,
-}
-
-/// Adds to the gradients of a product's parameters, and its norm's, and returns that of its input.
-pub(super) fn product_backward<B: TrainBackend>(
-    backend: &B,
-    weight: &Weight<B>,
-    transposed: Option<&B::Transposed>,
-    norm: Option<&TapedNorm<B>>,
-    product: Product<'_, B>,
-) -> Option<B::Tensor> {
-    let value = weight.value.get();
-    let mut weight_gradient = gradient_of(weight.parameter.as_ref());
-    let (mut norm_weight, mut norm_bias) = norm.map_or((None, None), TapedNorm::gradients);
-    TapedNorm::with_any(norm, |norm| {
-        backend.linear_backward(LinearBackward {
-            x: product.x,
-            norm,
-            weight: &value,
-            transposed,
-            activation: product.activation,
-            saved: product.saved,
-            dy: product.dy,
-            onto: product.onto,
-            gradients: LinearGradients {
-                weight: weight_gradient.as_deref_mut(),
-                bias: product.bias,
-                norm: NormGradients { weight: norm_weight.as_deref_mut(), bias: norm_bias.as_deref_mut() },
-            },
-        })
-    })
-}
-
 /// A locked gradient.
 type Locked<'a, B> = Option<std::sync::MutexGuard<'a, <B as TrainBackend>::Floats>>;
 
 impl<B: TrainBackend> TapedNorm<B> {
     /// Those of its weight and bias.
-    fn gradients(&self) -> (Locked<'_, B>, Locked<'_, B>) {
+    pub(super) fn gradients(&self) -> (Locked<'_, B>, Locked<'_, B>) {
         let bias = self.bias.as_ref().and_then(|bias| bias.parameter.as_ref());
         (gradient_of(self.weight.parameter.as_ref()), gradient_of(bias))
     }

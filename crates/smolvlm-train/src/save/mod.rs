@@ -1,6 +1,7 @@
 //! Trained weights, or an adapter's, as an ordinary checkpoint folder.
 
-use std::borrow::Cow;
+mod tensor;
+
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -9,17 +10,16 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use half::{bf16, f16};
-use safetensors::tensor::{Dtype, View};
 use serde_json::Value;
 use smolvlm::checkpoint::names::HEAD;
-use smolvlm::checkpoint::{Checkpoint, Destination, Replace, StoredDtype, StoredTensor};
+use smolvlm::checkpoint::{Checkpoint, Destination, Replace, StoredDtype};
 use smolvlm_kernels::{CpuBackend, TrainBackend};
 
-use crate::lora::{AdapterFile, LoraMatrices};
+use crate::lora::AdapterFile;
 use crate::parameters::{Kind, Parameter};
 use crate::taped::Taped;
 use crate::{Error, Result};
+use tensor::{Numbers, Tensor};
 
 const WEIGHTS: &str = "model.safetensors";
 const CONFIG: &str = "config.json";
@@ -134,76 +134,6 @@ pub(crate) fn finish_file(part: &Path, path: &Path) -> Result<()> {
 
 fn failed(path: &Path, what: &str, error: io::Error) -> Error {
     Error::input(format!("{}: cannot be {what}: {error}", path.display())).caused_by(error)
-}
-
-/// A tensor that is fetched and rounded when it is written.
-struct Tensor<'a, B: TrainBackend> {
-    shape: Vec<usize>,
-    dtype: StoredDtype,
-    numbers: Numbers<'a, B>,
-    /// Told how many bytes were fetched.
-    fetched: &'a dyn Fn(usize),
-}
-
-enum Numbers<'a, B: TrainBackend> {
-    /// As they lie in the file they were loaded from.
-    Bytes(StoredTensor<'a>),
-    /// The same in another format, or with an adapter that the checkpoint was loaded with.
-    Stored(&'a Checkpoint, &'a str),
-    /// Part of a parameter, from this number on.
-    Learned(&'a B, Arc<Parameter<B>>, usize),
-    /// Any of these with an adapter, times its scaling, folded in.
-    Merged(Box<Self>, &'a LoraMatrices, f64),
-}
-
-impl<B: TrainBackend> Numbers<'_, B> {
-    fn to_f32(&self, count: usize) -> Vec<f32> {
-        match self {
-            Self::Bytes(tensor) => tensor.to_f32(),
-            // It was there when it was looked up.
-            Self::Stored(source, name) => source.numbers(name).unwrap_or_default(),
-            Self::Learned(backend, parameter, first) => parameter.master(backend)[*first..first + count].to_vec(),
-            Self::Merged(base, adapter, scaling) => {
-                let mut numbers = base.to_f32(count);
-                adapter.fold(&mut numbers, *scaling);
-                numbers
-            }
-        }
-    }
-}
-
-impl<B: TrainBackend> View for Tensor<'_, B> {
-    fn dtype(&self) -> Dtype {
-        match self.dtype {
-            StoredDtype::F32 => Dtype::F32,
-            StoredDtype::Bf16 => Dtype::BF16,
-            StoredDtype::F16 => Dtype::F16,
-        }
-    }
-
-    fn shape(&self) -> &[usize] {
-        &self.shape
-    }
-
-    fn data(&self) -> Cow<'_, [u8]> {
-        (self.fetched)(self.data_len());
-        match &self.numbers {
-            Numbers::Bytes(tensor) => tensor.bytes.into(),
-            numbers => rounded(&numbers.to_f32(self.shape.iter().product()), self.dtype).into(),
-        }
-    }
-
-    fn data_len(&self) -> usize {
-        self.shape.iter().product::<usize>() * self.dtype.size()
-    }
-}
-
-fn rounded(numbers: &[f32], dtype: StoredDtype) -> Vec<u8> {
-    match dtype {
-        StoredDtype::F32 => numbers.iter().flat_map(|value| value.to_le_bytes()).collect(),
-        StoredDtype::Bf16 => numbers.iter().flat_map(|value| bf16::from_f32(*value).to_le_bytes()).collect(),
-        StoredDtype::F16 => numbers.iter().flat_map(|value| f16::from_f32(*value).to_le_bytes()).collect(),
-    }
 }
 
 /// Writes every tensor, and a head of its own where an adapter makes one; returns their bytes.
