@@ -2,7 +2,7 @@
 """Runs the Python reference on a messages file and compares its stages with the engine's.
 
     python goldens/compare_true_size.py run --checkpoint DIR --messages FILE.json --out ref.safetensors
-    smolvlm trace --model DIR --messages FILE.json --out ours.safetensors
+    smolvlm trace --model DIR --messages FILE.json --out ours.safetensors        # both also with --adapter FOLDER
     python goldens/compare_true_size.py compare ref.safetensors ours.safetensors
 
 Both files hold, per conversation: `input_ids` i64 [T]; `pixel_values` f32 [tiles, 3, S, S] in prompt order; `image_features` f32
@@ -46,6 +46,7 @@ def _arguments() -> argparse.Namespace:
     run_.add_argument("--max-new-tokens", type=int, default=20)
     run_.add_argument("--logits", choices=("all", "last"), default="all")
     run_.add_argument("--processor-kwargs", type=json.loads, default={}, help='such as \'{"do_image_splitting": false}\'')
+    run_.add_argument("--adapter", type=Path, help="a folder that PEFT reads")
     run_.add_argument("--threads", type=int, default=1)
     compare_ = commands.add_parser("compare", help="compare two recordings")
     compare_.add_argument("reference", type=Path)
@@ -61,6 +62,10 @@ def run(args: argparse.Namespace) -> int:
     torch.set_num_threads(args.threads)
     started = time.perf_counter()
     model = Reference(args.checkpoint, DTYPES[args.dtype])
+    if args.adapter:
+        from peft import PeftModel
+
+        PeftModel.from_pretrained(model.model, str(args.adapter)).eval()  # puts its layers into the model it is given
     print(f"loaded in {time.perf_counter() - started:.1f} s", flush=True)
     for file in args.messages:
         out = args.out / f"{file.stem}.{args.dtype}.safetensors" if len(args.messages) > 1 else args.out

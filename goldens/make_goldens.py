@@ -79,11 +79,12 @@ def _write_goldens(out: Path) -> None:
 
 
 def _write_training(out: Path) -> None:
-    from reference.training import write_adapter, write_training
+    from reference.training import write_adapter, write_dora, write_training
 
     shutil.rmtree(out / "training", ignore_errors=True)
     write_training(out)
     write_adapter(out)
+    write_dora(out)
 
 
 def _note_training(out: Path) -> None:

@@ -139,29 +139,63 @@ def write_adapter(folder: Path) -> None:
     inputs = trainer.inputs[ADAPTED_BATCH]
     config = LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "v_proj", "gate_proj", "down_proj", "fc1", "proj"])
     model = get_peft_model(trainer.model, config)
-    generator = torch.Generator().manual_seed(7)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if "lora_" in name:
-                parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.1)
+    _draw_matrices(model, 7)
     _scale_adapters(model, config.lora_alpha / config.r**0.5)
     with torch.no_grad():
         stabilised = float(model(**inputs, use_cache=False).loss)
     _scale_adapters(model, config.lora_alpha / config.r)
     loss = model(**inputs, use_cache=False).loss
     loss.backward()
-    place = folder / "training" / "adapter"
-    model.save_pretrained(str(place))
+    _save_adapter(folder, "adapter", model)
+    learned = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    write_json(folder / "training" / "adapter.json",
+               {"batch": ADAPTED_BATCH, "loss": float(loss), "rslora_loss": stabilised, "parameters": learned})
+    print(f"  training adapter: loss {float(loss):.5f}, {learned} parameters")
+
+
+def write_dora(folder: Path) -> None:
+    """The same with DoRA's magnitudes, on the head too; beside it the logits where each answer begins."""
+    from peft import LoraConfig, get_peft_model
+
+    trainer = Trainer(folder)
+    inputs = trainer.inputs[ADAPTED_BATCH]
+    targets = ["q_proj", "v_proj", "gate_proj", "down_proj", "fc1", "proj", "lm_head"]
+    model = get_peft_model(trainer.model, LoraConfig(r=4, lora_alpha=8, use_dora=True, target_modules=targets))
+    _draw_matrices(model, 8)
+    outputs = model(**inputs, use_cache=False)
+    outputs.loss.backward()
+    _save_adapter(folder, "dora", model)
+    begins = (inputs["labels"] != IGNORED).int().argmax(dim=1) - 1
+    logits = outputs.logits[torch.arange(len(begins)), begins].detach()
+    write_tensors(folder / "training" / "dora_logits.safetensors", {"logits": logits})
+    learned = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    members = next(batch.members for batch in BATCHES if batch.name == ADAPTED_BATCH)
+    write_json(folder / "training" / "dora.json",
+               {"batch": ADAPTED_BATCH, "members": members, "loss": float(outputs.loss), "parameters": learned})
+    print(f"  training dora: loss {float(outputs.loss):.5f}, {learned} parameters")
+
+
+def _draw_matrices(model, seed: int) -> None:
+    """Random matrices; magnitudes that are up to a fifth away from where they begin."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_magnitude" in name:
+                parameter.mul_(0.8 + 0.4 * torch.rand(parameter.shape, generator=generator))
+            elif "lora_" in name:
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.1)
+
+
+def _save_adapter(folder: Path, name: str, model) -> None:
+    """The adapter as PEFT saves it, and the gradients of what it is made of."""
+    place = folder / "training" / name
+    model.save_pretrained(str(place), save_embedding_layers=False)
     (place / "README.md").unlink(missing_ok=True)
     saved = json.loads((place / "adapter_config.json").read_text(encoding="utf-8"))
     write_json(place / "adapter_config.json", saved | {"target_modules": sorted(saved["target_modules"])})  # a set, in any order
     gradients = {name.replace(".default", "").removeprefix("base_model.model."): p.grad
                  for name, p in model.named_parameters() if p.grad is not None}
-    write_tensors(folder / "training" / "adapter_gradients.safetensors", gradients)
-    learned = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    write_json(folder / "training" / "adapter.json",
-               {"batch": ADAPTED_BATCH, "loss": float(loss), "rslora_loss": stabilised, "parameters": learned})
-    print(f"  training adapter: loss {float(loss):.5f}, {learned} parameters")
+    write_tensors(folder / "training" / f"{name}_gradients.safetensors", gradients)
 
 
 def _scale_adapters(model, scaling: float) -> None:

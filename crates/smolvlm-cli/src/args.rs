@@ -40,6 +40,7 @@ pub(crate) enum Command {
     Train(TrainArgs),
     Evaluate(EvaluateArgs),
     Scenes(ScenesArgs),
+    Merge(MergeArgs),
     Frames(FramesArgs),
     Trace(TraceArgs),
     Bench(BenchArgs),
@@ -119,11 +120,15 @@ pub(crate) struct ChatArgs {
 #[command(after_help = "\
 Examples:
   smolvlm info ./my-checkpoint
+  smolvlm info ./my-checkpoint --adapter first-run/adapter
   smolvlm info HuggingFaceTB/SmolVLM2-256M-Video-Instruct --json")]
 pub(crate) struct InfoArgs {
     /// A checkpoint folder or hub id.
     #[arg(default_value = smolvlm::DEFAULT_MODEL, value_name = "M")]
     pub(crate) model: String,
+    /// Also describe an adapter in PEFT's layout, which must fit the model.
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) adapter: Option<PathBuf>,
     /// Write JSON to standard output.
     #[arg(long)]
     pub(crate) json: bool,
@@ -161,11 +166,15 @@ Examples:
   smolvlm quantize --dtype q8 smolvlm-256m-q8
   smolvlm quantize --model HuggingFaceTB/SmolVLM2-2.2B-Instruct --dtype q4 smolvlm-2.2b-q4
   smolvlm quantize --model ./my-checkpoint --dtype bf16 my-checkpoint-packed --json
+  smolvlm quantize --model ./my-checkpoint --adapter first-run/adapter --dtype q8 tuned-q8
   smolvlm run --model ./smolvlm-256m-q8 --image bee.jpg \"Can you describe this image?\"")]
 pub(crate) struct QuantizeArgs {
     /// The original: a checkpoint folder or hub id.
     #[arg(long, default_value = smolvlm::DEFAULT_MODEL, value_name = "M")]
     pub(crate) model: String,
+    /// An adapter that was trained on the original, in PEFT's layout. It is folded into the weights before they are packed.
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) adapter: Option<PathBuf>,
     /// Number format of the packed weights: f32 and bf16 round nothing that loading in them does not; q8 and q4 are
     /// integers of 8 bits, and of 4 bits in the text layers.
     #[arg(long, value_name = "TYPE")]
@@ -197,7 +206,7 @@ The configuration is a YAML file; what is not named has a default:
   epochs: 3
   batch: {by: count, samples: 4}
   learning_rate: {vision: 0, connector: 1e-4, text: 1e-4}
-  lora: {rank: 8, alpha: 16}              # none: all weights learn
+  lora: {rank: 8, alpha: 16}              # none: all weights learn; dora: true adds magnitudes
   evaluation: {share: 2%, every: 100, generate: 16}
 A run that was stopped goes on where it last saved when it is started again. It computes on the processor.
 
@@ -206,7 +215,8 @@ Examples:
   smolvlm finetune --config run.yaml --check
   smolvlm finetune --config run.yaml --steps 200 --rate 5e-5 --output second-run
   smolvlm finetune --config run.yaml --set schedule.warmup=20 --set 'lora={rank: 16, alpha: 32}'
-  smolvlm run --model first-run/model --image bee.jpg \"What is this?\"")]
+  smolvlm run --model first-run/model --image bee.jpg \"What is this?\"
+  smolvlm run --model ./smolvlm2-256m --adapter first-run/adapter --image bee.jpg \"What is this?\"")]
 pub(crate) struct FinetuneArgs {
     #[command(flatten)]
     pub(crate) run: TrainingArgs,
@@ -279,6 +289,49 @@ pub(crate) struct TrainingArgs {
     /// No progress on standard error.
     #[arg(long, short)]
     pub(crate) quiet: bool,
+}
+
+/// Write a checkpoint with an adapter in its weights.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The adapter is a folder in PEFT's layout, LoRA or DoRA, as finetune and PEFT write it. The new folder holds the merged weights \
+and the model's other files, and is given as --model like any other. (run, chat, bench and trace also take --adapter itself, and \
+quantize packs with it.)
+
+Examples:
+  smolvlm merge --adapter first-run/adapter tuned
+  smolvlm merge --model ./my-checkpoint --adapter first-run/adapter tuned --dtype bf16
+  smolvlm merge --model ./my-checkpoint --adapter first-run/adapter tuned --force --json
+  smolvlm run --model ./tuned --image bee.jpg \"What is this?\"")]
+pub(crate) struct MergeArgs {
+    /// What the adapter was trained on: a checkpoint folder or hub id.
+    #[arg(long, default_value = smolvlm::DEFAULT_MODEL, value_name = "M")]
+    pub(crate) model: String,
+    /// The adapter.
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) adapter: PathBuf,
+    /// Number format of the merged weights. Default: each tensor keeps its own.
+    #[arg(long, value_name = "TYPE")]
+    pub(crate) dtype: Option<StoredDtypeArg>,
+    /// The new folder.
+    #[arg(value_name = "OUT")]
+    pub(crate) out: PathBuf,
+    /// Replace the checkpoint that OUT holds. Nothing else is ever replaced.
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Write JSON to standard output.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// No progress on standard error.
+    #[arg(long, short)]
+    pub(crate) quiet: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum StoredDtypeArg {
+    F32,
+    Bf16,
+    F16,
 }
 
 /// Write every stage's numbers of one conversation, for comparing with other implementations.
@@ -406,6 +459,9 @@ pub(crate) struct ModelArgs {
     /// A checkpoint folder or hub id.
     #[arg(long, default_value = smolvlm::DEFAULT_MODEL, value_name = "M")]
     pub(crate) model: String,
+    /// An adapter that was trained on the model, in PEFT's layout. It is folded into the weights as they load.
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) adapter: Option<PathBuf>,
     /// What computes: auto (an NVIDIA GPU if there is one that can be used), cpu, cuda or cuda:N.
     #[arg(long, default_value_t, value_name = "DEVICE")]
     pub(crate) device: smolvlm::Device,

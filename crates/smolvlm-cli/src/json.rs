@@ -2,9 +2,11 @@
 
 use serde::Serialize;
 use serde_json::{Value, json};
+use smolvlm::adapter::AdapterFile;
 use smolvlm::generate::{Candidate, TokenLogprob};
 use smolvlm::{Error, Reply, Result, SmolVlm};
 
+use crate::args::ModelArgs;
 use crate::console;
 
 /// Prints a value, indented.
@@ -14,8 +16,26 @@ pub(crate) fn print(value: &impl Serialize) -> Result<()> {
 }
 
 /// What is in use: recorded with every result.
-pub(crate) fn setup(model: &SmolVlm, name: &str) -> Value {
-    json!({ "model": name, "dtype": model.dtype().name(), "compute": model.compute() })
+pub(crate) fn setup(model: &SmolVlm, args: &ModelArgs) -> Value {
+    let mut value = json!({ "model": args.model, "dtype": model.dtype().name(), "compute": model.compute() });
+    if let Some(adapter) = &args.adapter {
+        value["adapter"] = json!(adapter);
+    }
+    value
+}
+
+/// What an adapter is.
+pub(crate) fn adapter(file: &AdapterFile) -> Value {
+    let options = &file.options;
+    json!({
+        "base": file.base,
+        "rank": options.rank,
+        "alpha": options.alpha,
+        "scaling": options.scaling(),
+        "dora": options.dora,
+        "modules": file.matrices.iter().map(|matrices| matrices.module.as_str()).collect::<Vec<&str>>(),
+        "parameters": file.parameter_count(),
+    })
 }
 
 /// One reply.

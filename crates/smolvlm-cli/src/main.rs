@@ -47,6 +47,7 @@ fn run(command: Command) -> smolvlm::Result<()> {
         Command::Train(args) => commands::finetune::finetune(&args.run, Beginning::Nothing),
         Command::Evaluate(args) => commands::evaluate::evaluate(&args),
         Command::Scenes(args) => commands::scenes::scenes(&args),
+        Command::Merge(args) => commands::merge::merge(&args),
         Command::Frames(args) => commands::frames::frames(&args),
         Command::Trace(args) => commands::trace::trace(&args),
         Command::Bench(args) => commands::bench::bench(&args),

@@ -1,7 +1,10 @@
 //! From flags to the library's options, and from those to a loaded model.
 
+use std::path::Path;
 use std::time::Duration;
 
+use smolvlm::adapter::AdapterFile;
+use smolvlm::checkpoint::Checkpoint;
 use smolvlm::generate::CachePlan;
 use smolvlm::media::source::MediaLimits;
 use smolvlm::media::video::{VideoOptions, VideoReader, WorkerCommand};
@@ -15,6 +18,7 @@ use crate::console::Console;
 pub(crate) fn load(model: &ModelArgs, media: Option<&MediaArgs>, console: &Console) -> Result<SmolVlm> {
     let options = LoadOptions {
         dtype: model.dtype.map(dtype),
+        adapter: model.adapter.clone(),
         device: model.device,
         threads: model.threads,
         compat: model.compat.map_or_else(Compat::default, compat),
@@ -27,7 +31,8 @@ pub(crate) fn load(model: &ModelArgs, media: Option<&MediaArgs>, console: &Conso
     let mut download = console.download();
     let mut loaded = options.load_with(&model.model, &mut |progress| download.update(&progress))?;
     download.finish();
-    console.note(&format!("{}: {} on {}", model.model, loaded.dtype().name(), loaded.compute()));
+    let adapter = model.adapter.as_ref().map_or(String::new(), |folder| format!(" with {}", folder.display()));
+    console.note(&format!("{}{adapter}: {} on {}", model.model, loaded.dtype().name(), loaded.compute()));
     if !loaded.ignored_settings().is_empty() {
         let names = loaded.ignored_settings().join(", ");
         console.note(&format!("generation_config.json asks for what is not supported and is ignored: {names}"));
@@ -36,6 +41,12 @@ pub(crate) fn load(model: &ModelArgs, media: Option<&MediaArgs>, console: &Conso
         loaded.on_progress(hook);
     }
     Ok(loaded)
+}
+
+/// A checkpoint with the adapter in a folder, if one is named.
+pub(crate) fn adapted(checkpoint: Checkpoint, adapter: Option<&Path>) -> Result<Checkpoint> {
+    let Some(folder) = adapter else { return Ok(checkpoint) };
+    checkpoint.with_adapter(AdapterFile::read(folder)?).map_err(|error| error.at(folder.display()))
 }
 
 /// The checkpoint's defaults, changed where flags say so.

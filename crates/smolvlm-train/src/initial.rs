@@ -9,11 +9,11 @@ use std::path::Path;
 use rand::Rng;
 use safetensors::tensor::{Dtype, View};
 use serde::Deserialize;
-use smolvlm::checkpoint::{ModelConfig, tensor_shapes};
+use smolvlm::checkpoint::{Destination, ModelConfig, is_weights, tensor_shapes};
 
 use crate::data::generator;
 use crate::parameters::Group;
-use crate::save::{CONFIG, WEIGHTS, copy_others, failed, is_weights, part_of};
+use crate::save::{CONFIG, WEIGHTS, failed};
 use crate::{Error, Result};
 
 /// Standard deviation where the configuration states none (`PretrainedConfig.initializer_range` of transformers).
@@ -52,17 +52,11 @@ impl Default for InitialWeights {
 /// when files cannot be read or written.
 pub fn draw_checkpoint(folder: &Path, place: &Path, options: &InitialWeights) -> Result<()> {
     check_folder(folder)?;
-    if place.is_file() || fs::read_dir(place).is_ok_and(|mut entries| entries.next().is_some()) {
-        return Err(Error::usage(format!("{}: is not empty; give the name of a new folder", place.display())));
-    }
-    let part = part_of(place);
-    if part.is_dir() {
-        fs::remove_dir_all(&part).map_err(|error| failed(&part, "removed", error))?;
-    }
-    fs::create_dir_all(&part).map_err(|error| failed(&part, "made", error))?;
-    copy_others(folder, &part)?;
-    draw_weights(&part, options)?;
-    fs::rename(&part, place).map_err(|error| failed(place, "put in place", error))
+    let destination = Destination::begin_again(place)?;
+    destination.copy_from(folder)?;
+    draw_weights(destination.folder(), options)?;
+    destination.finish()?;
+    Ok(())
 }
 
 /// Refuses folders that hold weights: they would be left out without a word.

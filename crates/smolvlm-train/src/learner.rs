@@ -119,6 +119,12 @@ impl<B: TrainBackend> Learner<B> {
         &self.taped
     }
 
+    /// What adapters it has on what, for people: `LoRA of rank 8, alpha 16, dropout 0.05 on q8`.
+    pub fn adapters(&self) -> Option<String> {
+        let lora = self.taped.lora()?;
+        Some(format!("{}, dropout {} on {}", lora.describe(), lora.dropout, self.model.format().name()))
+    }
+
     /// Draws the dropout of the steps that follow from this seed on: the same seed, the same draws.
     pub fn seed(&mut self, seed: u64) {
         self.seed = seed;

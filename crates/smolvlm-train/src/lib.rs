@@ -31,6 +31,6 @@ pub use run::{
     Beginning, Evaluation, Evaluator, Finetune, LogLine, Override, Prepared, Run, RunConfig, RunSettings, StepReport,
     Surroundings, read_log,
 };
-pub use save::{merge_adapter, save_checkpoint};
+pub use save::{MergeOptions, MergeProgress, Merged, merge_adapter, save_checkpoint};
 pub use schedule::{Schedule, Shape};
 pub use taped::{Recompute, Taped};

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use smolvlm_kernels::TrainBackend;
 
+use crate::taped::adapter::Adapter;
 use crate::taped::slots::{Positions, Table, Vector, Weight};
 
 /// A part of the model with a learning rate of its own.
@@ -53,6 +54,8 @@ pub(crate) enum Kind {
     Other,
     /// Of an adapter: no tensors of the checkpoint.
     Adapter,
+    /// The same: lengths of rows.
+    Magnitude,
 }
 
 /// Where a parameter's numbers are used, as they are stored there.
@@ -61,6 +64,8 @@ pub(crate) enum Copy<B: TrainBackend> {
     Table(Weak<Table<B>>),
     Vector(Weak<Vector<B>>),
     Positions(Weak<Positions<B>>),
+    /// Norms of rows, of an adapter with magnitudes.
+    Norms(Weak<Adapter<B>>),
 }
 
 impl<B: TrainBackend> Parameter<B> {
@@ -90,9 +95,9 @@ impl<B: TrainBackend> Parameter<B> {
         self.len == 0
     }
 
-    /// Whether weight decay applies: to matrices of products and adapters, not to norms, biases and embeddings.
+    /// Whether weight decay applies: to matrices of products and adapters, not to norms, biases, embeddings and magnitudes.
     pub fn decays(&self) -> bool {
-        self.kind != Kind::Other
+        matches!(self.kind, Kind::Matrix | Kind::Adapter)
     }
 
     pub(crate) fn kind(&self) -> Kind {
@@ -133,6 +138,7 @@ impl<B: TrainBackend> Parameter<B> {
                 Copy::Positions(positions) => {
                     on(positions, |positions| positions.value.change(|value| backend.repack_tensor(value, &master)));
                 }
+                Copy::Norms(adapter) => on(adapter, Adapter::forget_norms),
             }
         }
     }

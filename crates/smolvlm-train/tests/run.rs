@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use common::{CACHE, folder_with, goldens, mixture, processor};
 use serde_json::json;
 use smolvlm::checkpoint::Checkpoint;
-use smolvlm_kernels::CpuBackend;
+use smolvlm_kernels::{CpuBackend, Format};
 use smolvlm_train::data::{BatchRule, ExampleMaker, ExampleRules, LoaderOptions, Samples, Schedule, ScheduleOptions};
 use smolvlm_train::{ErrorKind, Learner, LearnerOptions, LoraOptions, Rates, Result, Run, RunSettings, StepReport};
 
@@ -42,14 +42,28 @@ fn settings() -> RunSettings {
 
 /// 8 samples in batches of 3, two batches a step, 10 epochs: 15 steps. Adapters with dropout, which must be drawn the same.
 fn open(data: &Path, folder: &Path, settings: RunSettings) -> Result<Run<CpuBackend>> {
+    open_as(data, folder, settings, LoraOptions { dropout: 0.3, ..LoraOptions::default() }, None)
+}
+
+/// With a format: of frozen weights, beneath the adapters.
+fn open_as(
+    data: &Path,
+    folder: &Path,
+    settings: RunSettings,
+    lora: LoraOptions,
+    frozen: Option<Format>,
+) -> Result<Run<CpuBackend>> {
     let samples = Arc::new(Samples::open(&mixture(data), CACHE)?);
     let maker = ExampleMaker::new(samples, processor(), ExampleRules::default())?;
     let rule = BatchRule::Count { samples: 3 };
     let batches = Schedule::new(&maker, ScheduleOptions { seed: 1, shuffled: true, rule, epochs: 10, lengths: None })?;
     let checkpoint = Checkpoint::open(&goldens("checkpoint"))?;
     checkpoint.validate()?;
-    let lora = LoraOptions { dropout: 0.3, ..LoraOptions::default() };
-    let options = LearnerOptions { lora: Some(lora), ..LearnerOptions::default() };
+    let mut options = LearnerOptions { lora: Some(lora), ..LearnerOptions::default() };
+    if let Some(format) = frozen {
+        options.format = format;
+        options.selection = Box::new(|_| false);
+    }
     let learner = Learner::load(CpuBackend::new(1).expect("threads"), &checkpoint, options)?;
     Run::open(learner, maker, batches, &LoaderOptions { threads: 2, ..LoaderOptions::default() }, settings, folder)
 }
@@ -107,6 +121,29 @@ fn a_run_killed_three_times_ends_bit_equal_to_one_that_was_not() {
     to_the_end(&mut resumed);
     assert!(weights(&run) == weights(&resumed), "the weights of both");
     assert_eq!(log(&killed), log(&whole));
+}
+
+#[test]
+fn adapters_on_quantised_weights_go_on_bit_equal_with_and_without_magnitudes() {
+    let (folder, data) = folder_with("records.jsonl", records());
+    let plain = LoraOptions { dropout: 0.3, ..LoraOptions::default() };
+    let dora = LoraOptions { dora: true, ..plain.clone() };
+    for (name, lora, format) in [("q8", plain, Format::Q8), ("q4", dora, Format::Q4)] {
+        let (whole, stopped) = (folder.path().join(name), folder.path().join(format!("{name} stopped")));
+        let mut run = open_as(&data, &whole, settings(), lora.clone(), Some(format)).expect("a run");
+        to_the_end(&mut run);
+        let mut first = open_as(&data, &stopped, settings(), lora.clone(), Some(format)).expect("a run");
+        (0..7).for_each(|_| assert!(first.step().expect("a step").is_some()));
+        drop(first);
+        let mut second = open_as(&data, &stopped, settings(), lora, Some(format)).expect("the same run");
+        assert_eq!(second.step_count(), 6);
+        to_the_end(&mut second);
+        assert!(weights(&run) == weights(&second), "{name}");
+        assert_eq!(log(&whole), log(&stopped), "{name}");
+    }
+    let other = LoraOptions { dropout: 0.3, alpha: 8.0, ..LoraOptions::default() };
+    let error = open_as(&data, &folder.path().join("q8"), settings(), other, Some(Format::Q8)).err();
+    assert!(error.expect("another alpha").to_string().contains("alpha 8, dropout 0.3 on q8"));
 }
 
 #[test]

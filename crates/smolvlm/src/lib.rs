@@ -3,6 +3,7 @@
 //! Data flows one way: messages → media → preprocess → prompt → model → generate.
 #![forbid(unsafe_code)]
 
+pub mod adapter;
 pub mod checkpoint;
 pub mod compat;
 mod error;

@@ -1,12 +1,13 @@
 //! `smolvlm info`: what a model is and what it needs.
 
+use smolvlm::adapter::AdapterFile;
 use smolvlm::checkpoint::{Checkpoint, MemoryEstimate, ModelConfig, StoredDtype, hub, memory_estimate};
 use smolvlm::{Dtype, GpuLibrary, Result};
 
 use crate::args::InfoArgs;
 use crate::card;
 use crate::console::{self, Console, bytes};
-use crate::json;
+use crate::{json, plan};
 
 pub(crate) fn info(args: &InfoArgs) -> Result<()> {
     let mut bar = Console::new(args.quiet, false).download();
@@ -14,6 +15,7 @@ pub(crate) fn info(args: &InfoArgs) -> Result<()> {
     bar.finish();
     let checkpoint = Checkpoint::open(&folder)?;
     checkpoint.validate()?;
+    let checkpoint = plan::adapted(checkpoint, args.adapter.as_deref())?;
     let config = checkpoint.config();
     if args.json {
         return json::print(&as_json(args, &checkpoint, config));
@@ -57,6 +59,7 @@ fn as_text(checkpoint: &Checkpoint, config: &ModelConfig) -> String {
             if checkpoint.head_is_tied() { "tied" } else { "untied" }
         ),
     ];
+    lines.extend(checkpoint.adapter().map(adapter_line));
     for (dtype, memory) in estimates(checkpoint) {
         lines.push(format!(
             "memory {dtype:4}   weights {}, keys and values {} a token ({} at full context)",
@@ -71,6 +74,12 @@ fn as_text(checkpoint: &Checkpoint, config: &ModelConfig) -> String {
     lines.push(format!("not for       {}", card::MISUSE));
     lines.push(format!("cite          {}", card::CITATION));
     lines.join("\n") + "\n"
+}
+
+fn adapter_line(adapter: &AdapterFile) -> String {
+    let (modules, parameters) = (adapter.matrices.len(), adapter.parameter_count() as f64 / 1e6);
+    let made_on = if adapter.base.is_empty() { String::new() } else { format!("; made on {}", adapter.base) };
+    format!("adapter       {} on {modules} matrices, {parameters:.2} M{made_on}", adapter.options.describe())
 }
 
 /// The GPUs of this machine, and what is missing to compute on them.
@@ -137,6 +146,7 @@ fn as_json(args: &InfoArgs, checkpoint: &Checkpoint, config: &ModelConfig) -> se
         "folder": checkpoint.dir(),
         "parameters": config.parameter_count(),
         "stored_dtype": stored(config),
+        "adapter": checkpoint.adapter().map(json::adapter),
         "gpu": gpus_as_json(),
         "packed_dtype": checkpoint.packed_as().map(|format| format.name()),
         "weight_file_bytes": checkpoint.weight_bytes(),

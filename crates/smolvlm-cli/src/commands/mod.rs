@@ -10,6 +10,7 @@ pub(crate) mod finetune;
 pub(crate) mod frames;
 pub(crate) mod info;
 pub(crate) mod media_worker;
+pub(crate) mod merge;
 pub(crate) mod quantize;
 pub(crate) mod run;
 pub(crate) mod scenes;

@@ -12,7 +12,7 @@ pub(crate) fn quantize(args: &QuantizeArgs) -> Result<()> {
     let mut download = console.download();
     let folder = hub::resolve(&args.model, &mut |progress| download.update(&progress))?;
     download.finish();
-    let source = Checkpoint::open(&folder)?;
+    let source = plan::adapted(Checkpoint::open(&folder)?, args.adapter.as_deref())?;
     let dtype = plan::dtype(args.dtype);
     let options = QuantizeOptions { threads: args.threads, replace: args.force, ..QuantizeOptions::new(dtype) };
     let bar = console.bar(0, "packing  {wide_bar:.cyan/dim} {bytes}/{total_bytes} {eta:>4}");
@@ -38,6 +38,7 @@ pub(crate) fn quantize(args: &QuantizeArgs) -> Result<()> {
 fn as_json(args: &QuantizeArgs, source: &Checkpoint, written: &Quantized) -> serde_json::Value {
     serde_json::json!({
         "model": args.model,
+        "adapter": args.adapter,
         "dtype": plan::dtype(args.dtype).name(),
         "folder": written.folder,
         "weight_files": written.weight_files,

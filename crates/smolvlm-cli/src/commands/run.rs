@@ -15,7 +15,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<()> {
     let options = plan::generate_options(&model, &args.generate);
     if args.generate.json {
         let replies = model.generate_batch(&conversations, &options)?;
-        let mut value = json::setup(&model, &args.model.model);
+        let mut value = json::setup(&model, &args.model);
         value["replies"] = replies.iter().map(|reply| json::reply(&model, reply)).collect();
         return json::print(&value);
     }

@@ -26,7 +26,7 @@ pub(crate) fn trace(args: &TraceArgs) -> Result<()> {
         .collect::<Result<_>>()?;
     Trace::write(&traces, &args.out, is_batch)?;
     if args.json {
-        let mut value = json::setup(&model, &args.model.model);
+        let mut value = json::setup(&model, &args.model);
         value["out"] = serde_json::json!(args.out);
         value["conversations"] = traces.iter().map(summary).collect();
         return json::print(&value);

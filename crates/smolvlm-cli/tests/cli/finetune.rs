@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::common::{checkpoint, smolvlm};
+use crate::common::{Copy, checkpoint, smolvlm};
 
 const INPUTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../goldens/tiny/inputs");
 
@@ -70,6 +70,41 @@ fn adapters_are_written_as_peft_writes_them() {
     assert!(place.join("adapter_model.safetensors").exists());
 }
 
+/// Adapters on frozen weights of few bits, with magnitudes too: what was learned answers on the original in any of its formats.
+#[test]
+fn adapters_on_quantised_weights_learn_to_answer() {
+    for (dtype, lora) in
+        [("q8", "{rank: 16, alpha: 32}"), ("q4", "{rank: 16, alpha: 32}"), ("q8", "{rank: 16, alpha: 32, dora: true}")]
+    {
+        let folder =
+            run_folder(&format!("{}\nlora: {lora}", LEARNING.replace("dtype: f32", &format!("dtype: {dtype}"))));
+        let ended = smolvlm(["finetune", "--json", "--config", &config(&folder)]).run().succeeded();
+        let steps = lines(&ended.stdout);
+        let [first, .., last, _] = &steps[..] else { panic!("{}", ended.stdout) };
+        assert!(last["loss"].as_f64() < Some(0.1) && first["loss"].as_f64() > Some(1.0), "{dtype}: {first} {last}");
+        let (adapter, picture) =
+            (folder.path().join("out/adapter").display().to_string(), format!("{INPUTS}/square_48.png"));
+        let ask = ["--dtype", dtype, "--image", &picture, "-n", "8", "Number 2?"];
+        let said = smolvlm(["run", "--model", &checkpoint(), "--adapter", &adapter]).args(ask).stdout();
+        assert!(said.trim().starts_with("four"), "{dtype}: {said:?}");
+    }
+}
+
+/// A packed checkpoint serves as the frozen model, mapped; the run is that on the original in the same format, bit for bit.
+#[test]
+fn adapters_on_a_packed_checkpoint_are_those_on_the_original() {
+    let packed = Copy::packed("q8");
+    let adapter = |model: &str| {
+        let folder = run_folder("steps: 3\ndtype: q8\nlora: {rank: 4, dora: true}");
+        let path = folder.path().join("run.yaml");
+        let text = std::fs::read_to_string(&path).expect("a file").replace(&checkpoint(), model);
+        std::fs::write(&path, text).expect("a file");
+        smolvlm(["finetune", "--config", &config(&folder)]).stdout();
+        std::fs::read(folder.path().join("out/adapter/adapter_model.safetensors")).expect("an adapter")
+    };
+    assert!(adapter(&packed.path().display().to_string()) == adapter(&checkpoint()));
+}
+
 #[test]
 fn a_check_names_what_cannot_be_used_and_learns_nothing() {
     let folder = run_folder(LEARNING);
@@ -89,6 +124,7 @@ fn a_wrong_file_is_refused_by_line_or_name() {
         ("adamw: {clip: 0}", 2, ["adamw.clip", "above 0, found 0"]),
         ("adamw: {beta1: 1.0}", 2, ["adamw.beta1", "found 1"]),
         ("lora: {rank: 0}", 2, ["rank", "0"]),
+        ("lora: {targets: [embed_tokens]}", 2, ["embed_tokens", "not for embeddings"]),
         ("epochs: 0", 2, ["epochs", "at least 1"]),
     ] {
         let folder = run_folder(more);

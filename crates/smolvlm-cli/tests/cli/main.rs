@@ -1,5 +1,6 @@
 //! The binary as people and scripts use it: arguments and files in; standard output, standard error and exit code out.
 
+mod adapter;
 mod bad_checkpoint;
 mod bad_input;
 mod bench;

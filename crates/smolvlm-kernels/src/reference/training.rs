@@ -8,7 +8,8 @@ use super::{Matrix, Plan, ReferenceBackend, Rounded, activate, product, round};
 use crate::backend::{Activation, Backend, LinearArgs, Norm, RopeTable, TokenBatch};
 use crate::packed::Arrangement;
 use crate::training::{
-    AdamW, AttentionBackward, Dropout, HeadCounts, LinearBackward, NormGradients, PatchGradients, Rope, TrainBackend,
+    AdamW, AttentionBackward, Dropout, HeadCounts, LinearBackward, LowRank, NormGradients, PatchGradients, Rescale,
+    Rope, TrainBackend,
 };
 use crate::view::Format;
 use head::{Head, rotate, wide};
@@ -109,6 +110,12 @@ fn statistics(row: &[f32], centred: bool, eps: f32) -> (f64, f64) {
     (mean, 1.0 / (square + f64::from(eps)).sqrt())
 }
 
+/// What a rescaled output is multiplied by.
+fn factor(rescale: Rescale<'_, ReferenceBackend>, output: usize) -> f64 {
+    let norm = f64::from(rescale.norms[output]);
+    if norm > 0.0 { f64::from(rescale.lengths[output]) / norm } else { 0.0 }
+}
+
 fn add_row(to: &mut [f32], from: &[f64]) {
     to.iter_mut().zip(from).for_each(|(to, from)| *to = (f64::from(*to) + from) as f32);
 }
@@ -124,13 +131,18 @@ impl ReferenceBackend {
     fn after_product(&self, args: LinearArgs<'_, Self>, addend: Option<&Matrix>) -> (Matrix, Option<Matrix>) {
         let normed = args.norm.map(|norm| self.norm(args.x, norm));
         let mut before = product(normed.as_ref().unwrap_or(args.x), args.weight);
+        if let Some(addend) = addend {
+            before = self.add(before, addend);
+        }
+        self.finished(LinearArgs { norm: None, ..args }, before)
+    }
+
+    /// What follows a product, and what was there before the activation.
+    fn finished(&self, args: LinearArgs<'_, Self>, mut before: Matrix) -> (Matrix, Option<Matrix>) {
         if let Some(bias) = args.bias {
             for row in 0..before.rows {
                 before.row_mut(row).iter_mut().zip(bias).for_each(|(value, bias)| *value += bias);
             }
-        }
-        if let Some(addend) = addend {
-            before = self.add(before, addend);
         }
         let mut out = activate(before.clone(), args.activation);
         if let Some(residual) = args.residual {
@@ -203,6 +215,54 @@ impl TrainBackend for ReferenceBackend {
     fn activation_backward(&self, activation: Activation, saved: &Option<Matrix>, dy: &Matrix) -> Option<Matrix> {
         let before = saved.as_ref().filter(|_| activation != Activation::Identity)?;
         Some(before_activation(before, activation, dy))
+    }
+
+    fn row_norms(&self, weight: &Rounded, _: Arrangement, low: LowRank<'_, Self>) -> Vec<f32> {
+        let (outputs, inputs) = (weight.matrix.rows, weight.matrix.cols);
+        let ranks = low.b.len() / outputs;
+        let number = |output: usize, input: usize| {
+            let step = weight.steps.get(output).map_or(1.0, |step| f64::from(*step));
+            let terms = (0..ranks).map(|k| f64::from(low.b[output * ranks + k]) * f64::from(low.a[k * inputs + input]));
+            f64::from(weight.matrix.row(output)[input]) * step + f64::from(low.scale) * terms.sum::<f64>()
+        };
+        let norm = |output| (0..inputs).map(|input| number(output, input).powi(2)).sum::<f64>().sqrt() as f32;
+        (0..outputs).map(norm).collect()
+    }
+
+    fn linear_rescaled(
+        &self,
+        mut args: LinearArgs<'_, Self>,
+        addend: &Matrix,
+        rescale: Rescale<'_, Self>,
+    ) -> (Matrix, Option<Matrix>, Matrix) {
+        let normed = args.norm.take().map(|norm| self.norm(args.x, norm));
+        let product = self.add(product(normed.as_ref().unwrap_or(args.x), args.weight), addend);
+        let mut before = product.clone();
+        for row in 0..before.rows {
+            let numbers = before.row_mut(row).iter_mut().enumerate();
+            numbers.for_each(|(i, x)| *x = (f64::from(*x) * factor(rescale, i)) as f32);
+        }
+        let (out, saved) = self.finished(args, before);
+        (out, saved, product)
+    }
+
+    fn rescale_backward(
+        &self,
+        product: &Matrix,
+        dy: &Matrix,
+        rescale: Rescale<'_, Self>,
+        lengths: &mut Vec<f32>,
+    ) -> Matrix {
+        let (mut out, mut sums) = (dy.clone(), vec![0.0; dy.cols]);
+        for row in 0..dy.rows {
+            for (i, (dy, product)) in out.row_mut(row).iter_mut().zip(product.row(row)).enumerate() {
+                let norm = f64::from(rescale.norms[i]);
+                sums[i] += if norm > 0.0 { f64::from(*dy) * f64::from(*product) / norm } else { 0.0 };
+                *dy = (f64::from(*dy) * factor(rescale, i)) as f32;
+            }
+        }
+        add_to(Some(lengths), &sums);
+        out
     }
 
     fn dropout(&self, mut x: Matrix, dropout: Dropout) -> Matrix {

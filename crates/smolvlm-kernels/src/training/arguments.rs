@@ -102,6 +102,33 @@ pub struct AttentionBackward<'a, B: TrainBackend> {
     pub dy: &'a B::Tensor,
 }
 
+/// Two matrices whose scaled product is added to a weight `[outputs, inputs]`: `W + scale · B · A`.
+pub struct LowRank<'a, B: TrainBackend> {
+    /// `[ranks, inputs]`.
+    pub a: &'a B::Floats,
+    /// `[outputs, ranks]`.
+    pub b: &'a B::Floats,
+    /// Multiplies their product.
+    pub scale: f32,
+}
+
+/// Lengths that the rows of a weight are brought to (DoRA; Liu et al. 2024): every output is multiplied by `lengths / norms`, or by
+/// zero where its norm is zero.
+pub struct Rescale<'a, B: TrainBackend> {
+    /// `[outputs]`.
+    pub lengths: &'a B::Floats,
+    /// What [`TrainBackend::row_norms`] gave, `[outputs]`; constants on the way back.
+    pub norms: &'a B::Floats,
+}
+
+impl<B: TrainBackend> Clone for Rescale<'_, B> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<B: TrainBackend> Copy for Rescale<'_, B> {}
+
 /// One step of AdamW (decoupled weight decay; Loshchilov and Hutter 2019), in the order of `torch.optim.AdamW`:
 ///
 /// ```text
@@ -129,6 +156,9 @@ pub struct AdamW {
     pub step: u64,
 }
 
+/// The increment of splitmix64.
+const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
+
 /// Which numbers are left out, and what the others are multiplied by: `factor / (1 − rate)`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Dropout {
@@ -141,6 +171,12 @@ pub struct Dropout {
 }
 
 impl Dropout {
+    /// The same draws for rows that are computed apart from those before them, which have `places` numbers.
+    #[must_use]
+    pub fn after(self, places: u64) -> Self {
+        Self { seed: self.seed.wrapping_add(places.wrapping_mul(GOLDEN)), ..self }
+    }
+
     /// What the number at `place` (`row × width + column`) is multiplied by.
     pub fn multiplier(&self, place: u64) -> f32 {
         if self.rate > 0.0 && self.draws(place) { 0.0 } else { self.factor / (1.0 - self.rate) }
@@ -148,7 +184,7 @@ impl Dropout {
 
     /// Whether it is left out: the upper half of splitmix64 of the place, beside the seed, is below the rate.
     fn draws(&self, place: u64) -> bool {
-        let mut x = self.seed.wrapping_add(place.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15));
+        let mut x = self.seed.wrapping_add(place.wrapping_add(1).wrapping_mul(GOLDEN));
         x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
         let upper = (x ^ (x >> 31)) >> 32;

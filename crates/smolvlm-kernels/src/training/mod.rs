@@ -29,7 +29,8 @@ mod arguments;
 use std::ops::Range;
 
 pub use arguments::{
-    AdamW, AttentionBackward, Dropout, HeadCounts, LinearBackward, LinearGradients, NormGradients, PatchGradients, Rope,
+    AdamW, AttentionBackward, Dropout, HeadCounts, LinearBackward, LinearGradients, LowRank, NormGradients,
+    PatchGradients, Rescale, Rope,
 };
 
 use crate::backend::{Activation, Backend, LinearArgs, Norm, TokenBatch};
@@ -98,6 +99,25 @@ pub trait TrainBackend: Backend {
         saved: &Self::Saved,
         dy: &Self::Tensor,
     ) -> Option<Self::Tensor>;
+    /// Euclidean norm of each row of `W + scale · B · A`, `[outputs]` (of a gated layer, gates before ups): the weight as the numbers
+    /// that it stands for, sums in f64.
+    fn row_norms(&self, weight: &Self::Weight, arrangement: Arrangement, low: LowRank<'_, Self>) -> Self::Floats;
+    /// [`linear_adapted`](Self::linear_adapted) whose outputs, product and addend together, are rescaled before the bias is added.
+    /// Also returns what was rescaled, `[rows, outputs]` f32; of a gated layer, gates before ups.
+    fn linear_rescaled(
+        &self,
+        args: LinearArgs<'_, Self>,
+        addend: &Self::Tensor,
+        rescale: Rescale<'_, Self>,
+    ) -> (Self::Tensor, Self::Saved, Self::Tensor);
+    /// Gradient of what [`linear_rescaled`](Self::linear_rescaled) rescaled; `dy` is that of the numbers before the activation. Adds to the gradient of the lengths: `Σ dy · product / norms` over rows.
+    fn rescale_backward(
+        &self,
+        product: &Self::Tensor,
+        dy: &Self::Tensor,
+        rescale: Rescale<'_, Self>,
+        lengths: &mut Self::Floats,
+    ) -> Self::Tensor;
     /// `x` with some numbers left out and the others scaled, all as [`Dropout`] says: its own backward.
     fn dropout(&self, x: Self::Tensor, dropout: Dropout) -> Self::Tensor;
     /// Adds to the gradients of the parameters and returns that of `x`, `[rows, inputs]`: `onto` plus what this product

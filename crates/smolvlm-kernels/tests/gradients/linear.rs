@@ -1,8 +1,8 @@
 //! Products with everything around them, and norms alone.
 
 use smolvlm_kernels::packed::Arrangement;
-use smolvlm_kernels::training::{LinearBackward, LinearGradients, NormGradients};
-use smolvlm_kernels::{Activation, Format, LinearArgs, Norm, TrainBackend};
+use smolvlm_kernels::training::{LinearBackward, LinearGradients, LowRank, NormGradients, Rescale};
+use smolvlm_kernels::{Activation, Backend, Format, LinearArgs, Norm, TrainBackend};
 
 use crate::case::{Case, Named, bytes, check_by_differences, check_on_the_processor, numbers, of, rng, view};
 
@@ -320,4 +320,138 @@ fn products_with_an_addend_agree_with_differences_and_on_the_processor_with_the_
             check_on_the_processor(&what, &case);
         }
     }
+}
+
+/// The same, with outputs that are rescaled before the bias is added; the norms are constants.
+struct Rescaled(Linear);
+
+impl Rescaled {
+    /// One row of zeros, as a weight may have.
+    fn norms(&self) -> Vec<f32> {
+        (0..self.0.outputs).map(|output| if output == 1 { 0.0 } else { 0.5 + output as f32 / 16.0 }).collect()
+    }
+
+    /// Calls `body` with everything on the backend.
+    fn with<B: TrainBackend, R>(
+        &self,
+        backend: &B,
+        inputs: &Named,
+        body: impl FnOnce(LinearArgs<'_, B>, &B::Tensor, Rescale<'_, B>) -> R,
+    ) -> R {
+        let Linear { rows, inputs: width, outputs, activation, residual, .. } = self.0;
+        let x = backend.upload(rows, width, of(inputs, "x"));
+        let weight = self.0.weight(backend, of(inputs, "weight"));
+        let addend = backend.upload(rows, outputs, of(inputs, "addend"));
+        let (lengths, norms) = (backend.floats(of(inputs, "lengths")), backend.floats(&self.norms()));
+        let bias = backend.vector(of(inputs, "bias"));
+        let residual = residual.then_some(&x);
+        let args = LinearArgs { activation, bias: Some(&bias), residual, ..LinearArgs::new(&x, &weight) };
+        body(args, &addend, Rescale { lengths: &lengths, norms: &norms })
+    }
+}
+
+impl Case for Rescaled {
+    fn inputs(&self) -> Named {
+        let mut inputs = self.0.inputs();
+        inputs.push(("addend", numbers(&mut rng(16), self.0.rows * self.0.outputs)));
+        inputs.push(("lengths", numbers(&mut rng(17), self.0.outputs)));
+        inputs
+    }
+
+    fn forward<B: TrainBackend>(&self, backend: &B, inputs: &Named) -> Vec<f32> {
+        self.with(backend, inputs, |args, addend, rescale| {
+            backend.download(&backend.linear_rescaled(args, addend, rescale).0)
+        })
+    }
+
+    fn backward<B: TrainBackend>(&self, backend: &B, inputs: &Named, dy: &[f32]) -> Vec<Vec<f32>> {
+        self.with(backend, inputs, |args, addend, rescale| {
+            let (x, weight, activation) = (args.x, args.weight, args.activation);
+            let (_, saved, product) = backend.linear_rescaled(args, addend, rescale);
+            let dy = backend.upload(self.0.rows, self.0.width(), dy);
+            let before = backend.activation_backward(activation, &saved, &dy);
+            let before = before.as_ref().unwrap_or(&dy);
+            let mut lengths = backend.zeros(self.0.outputs);
+            let dproduct = backend.rescale_backward(&product, before, rescale, &mut lengths);
+            let (mut gradient, transposed) =
+                (backend.zeros(self.0.outputs * self.0.inputs), backend.transposed(weight, self.0.arrangement()));
+            let dx = backend.linear_backward(LinearBackward {
+                x,
+                norm: None,
+                weight,
+                transposed: Some(&transposed),
+                activation: Activation::Identity,
+                saved: &saved,
+                dy: &dproduct,
+                onto: self.0.residual.then(|| backend.copy(&dy)),
+                gradients: LinearGradients { weight: Some(&mut gradient), ..LinearGradients::default() },
+            });
+            let mut bias = vec![0.0; self.0.outputs];
+            for row in backend.download(before).chunks(self.0.outputs) {
+                bias.iter_mut().zip(row).for_each(|(sum, dy)| *sum += dy);
+            }
+            let dx = backend.download(&dx.expect("a gradient of x"));
+            vec![dx, backend.read(&gradient), bias, backend.download(&dproduct), backend.read(&lengths)]
+        })
+    }
+}
+
+#[test]
+fn rescaled_outputs_agree_with_differences_and_on_the_processor_with_the_reference() {
+    for activation in [Activation::Identity, Activation::GeluTanh, Activation::SwiGlu] {
+        for (rows, inputs, outputs) in [(3, 6, 6), (70, 64, 70), (35, 34, 34)] {
+            let residual = inputs == outputs && activation == Activation::Identity;
+            let (norm, bias, format) = (Before::Nothing, true, Format::F32);
+            let case = Rescaled(Linear { rows, inputs, outputs, norm, activation, bias, residual, format });
+            let what = format!("{rows} × {inputs} → {outputs} rescaled, {activation:?}");
+            if rows < 10 {
+                check_by_differences(&what, &case);
+            }
+            check_on_the_processor(&what, &case);
+        }
+    }
+}
+
+/// Rows that keep their lengths change nothing.
+#[test]
+fn outputs_of_unchanged_length_are_those_of_a_product_with_an_addend() {
+    let backend = smolvlm_kernels::CpuBackend::new(2).expect("threads");
+    for (activation, format) in
+        [(Activation::SwiGlu, Format::Bf16), (Activation::GeluTanh, Format::F32), (Activation::SwiGlu, Format::Q8)]
+    {
+        let (norm, bias, residual) = (Before::Nothing, false, false);
+        let case = Linear { rows: 5, inputs: 64, outputs: 36, norm, activation, bias, residual, format };
+        let inputs = case.inputs();
+        let x = backend.upload(5, 64, of(&inputs, "x"));
+        let addend = backend.upload(5, 36, &numbers(&mut rng(20), 5 * 36));
+        let (weight, lengths) = (case.weight(&backend, of(&inputs, "weight")), backend.floats(&[3.5; 36]));
+        let args = || LinearArgs { activation, for_products: true, ..LinearArgs::new(&x, &weight) };
+        let rescale = Rescale { lengths: &lengths, norms: &lengths };
+        let (found, ..) = backend.linear_rescaled(args(), &addend, rescale);
+        assert_eq!(backend.download(&found), backend.download(&backend.linear_adapted(args(), &addend).0));
+    }
+}
+
+#[test]
+fn norms_of_rows_are_those_of_the_weight_and_what_is_added() {
+    fn norms<B: TrainBackend>(backend: &B, case: &Linear) -> Vec<f32> {
+        let (inputs, ranks) = (case.inputs(), 3);
+        let (a, b) = (numbers(&mut rng(18), ranks * case.inputs), numbers(&mut rng(19), case.outputs * ranks));
+        let low = LowRank { a: &backend.floats(&a), b: &backend.floats(&b), scale: 0.5 };
+        backend.read(&backend.row_norms(&case.weight(backend, of(&inputs, "weight")), case.arrangement(), low))
+    }
+    let (rows, inputs, norm, bias, residual) = (1, 96, Before::Nothing, false, false);
+    for (activation, format) in
+        [(Activation::SwiGlu, Format::F32), (Activation::SwiGlu, Format::Q4), (Activation::Identity, Format::Q8)]
+    {
+        let case = Linear { rows, inputs, outputs: 70, norm, activation, bias, residual, format };
+        let expected = norms(&smolvlm_kernels::ReferenceBackend, &case);
+        let found = norms(&smolvlm_kernels::CpuBackend::new(2).expect("threads"), &case);
+        crate::case::assert_close(&format!("{activation:?} {format:?}"), &found, &expected, 1e-5);
+    }
+    // [3 4] + 0.5 · 2 · [1 2].
+    let backend = smolvlm_kernels::ReferenceBackend;
+    let weight = backend.pack(&[view(1, &bytes(&[3.0, 4.0]))], Format::F32);
+    let low = LowRank { a: &vec![1.0, 2.0], b: &vec![2.0], scale: 0.5 };
+    assert_eq!(backend.row_norms(&weight, Arrangement::Stacked, low), [(16.0_f32 + 36.0).sqrt()]);
 }

@@ -147,6 +147,8 @@ pub struct LoraConfig {
     pub dropout: f32,
     /// Scaled by `alpha / √rank`.
     pub rank_stabilised: bool,
+    /// Whether rows have learned lengths beside (DoRA).
+    pub dora: bool,
     /// Names of modules, or a regular expression over whole names.
     pub targets: Option<TargetsConfig>,
 }
@@ -192,8 +194,8 @@ impl Default for ScheduleConfig {
 
 impl Default for LoraConfig {
     fn default() -> Self {
-        let LoraOptions { rank, alpha, dropout, rank_stabilised, .. } = LoraOptions::default();
-        Self { rank, alpha, dropout, rank_stabilised, targets: None }
+        let LoraOptions { rank, alpha, dropout, rank_stabilised, dora, .. } = LoraOptions::default();
+        Self { rank, alpha, dropout, rank_stabilised, dora, targets: None }
     }
 }
 
@@ -261,7 +263,7 @@ impl RunConfig {
         if self.lora.is_none() && matches!(self.dtype, TrainDtype::Q8 | TrainDtype::Q4) {
             return Err(Error::usage("dtype: q8 and q4 weights cannot learn; expected lora beside them"));
         }
-        self.lora_options()?.map_or(Ok(()), |lora| lora.check())
+        self.lora_options()?.map_or(Ok(()), |lora| Ok(lora.check()?))
     }
 
     fn rates(&self) -> Rates {
@@ -313,13 +315,15 @@ impl RunConfig {
     }
 
     fn lora_options(&self) -> Result<Option<LoraOptions>> {
-        let Some(LoraConfig { rank, alpha, dropout, rank_stabilised, targets }) = &self.lora else { return Ok(None) };
+        let Some(LoraConfig { rank, alpha, dropout, rank_stabilised, dora, targets }) = &self.lora else {
+            return Ok(None);
+        };
         let targets = match targets {
             None => LoraOptions::default().targets,
             Some(TargetsConfig::Names(names)) => Targets::Names(names.clone()),
             Some(TargetsConfig::Pattern(pattern)) => Targets::pattern(pattern)?,
         };
-        let (rank, alpha, dropout, rank_stabilised) = (*rank, *alpha, *dropout, *rank_stabilised);
-        Ok(Some(LoraOptions { rank, alpha, dropout, rank_stabilised, targets, seed: self.seed }))
+        let (rank, alpha, dropout, rank_stabilised, dora) = (*rank, *alpha, *dropout, *rank_stabilised, *dora);
+        Ok(Some(LoraOptions { rank, alpha, dropout, rank_stabilised, dora, targets, seed: self.seed }))
     }
 }

@@ -14,7 +14,7 @@ use crate::data::{
     Samples, Schedule, ScheduleOptions, check,
 };
 use crate::save::failed;
-use crate::{AdapterFile, Learner, Result, draw_checkpoint, save_checkpoint};
+use crate::{Learner, Result, draw_checkpoint, save_checkpoint};
 
 /// What is written of the weights: an adapter, or a whole checkpoint.
 const ADAPTER: &str = "adapter";
@@ -167,9 +167,9 @@ impl<B: TrainBackend> Finetune<B> {
     /// When it cannot be written.
     pub fn write(&self) -> Result<PathBuf> {
         let taped = self.run.learner().taped();
-        if let Some(adapter) = AdapterFile::of(taped) {
+        if let Some(adapter) = taped.adapter_file(&self.config.model) {
             let place = self.config.output.join(ADAPTER);
-            adapter.write(&place, &self.config.model)?;
+            adapter.write(&place)?;
             return Ok(place);
         }
         let place = self.config.output.join(MODEL);

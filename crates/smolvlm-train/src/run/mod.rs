@@ -102,6 +102,8 @@ pub struct Run<B: TrainBackend> {
     optimizer: Optimizer<B>,
     loader: Loader,
     settings: RunSettings,
+    /// What must be the same for it to go on.
+    described: String,
     schedule: schedule::Schedule,
     folder: PathBuf,
     log: Log,
@@ -133,10 +135,11 @@ impl<B: TrainBackend> Run<B> {
             return Err(Error::usage("batches of a step: expected at least 1, found 0"));
         }
         let total = total_steps(&settings, |most| batches.batches_up_to(maker.samples(), most));
+        let described = place::described(&settings, total, learner.adapters().as_deref());
         let mut optimizer = Optimizer::new(learner.taped(), settings.optimizer);
         let (step, cursor) = match Place::newest(folder)? {
             Some(place) => {
-                place.check(&settings, total)?;
+                place.check(&described)?;
                 optimizer.resume(&place.state(), learner.taped())?;
                 (place.step, place.cursor)
             }
@@ -154,6 +157,7 @@ impl<B: TrainBackend> Run<B> {
             optimizer,
             loader,
             settings,
+            described,
             schedule,
             folder,
             log,
@@ -265,8 +269,7 @@ impl<B: TrainBackend> Run<B> {
     /// [`Input`](ErrorKind::Input) when it cannot be written.
     pub fn save(&mut self) -> Result<()> {
         self.log.flush()?;
-        let place =
-            Place::new(&self.folder, self.step, self.loader.cursor().clone(), &self.settings, self.schedule.total);
+        let place = Place::new(&self.folder, self.step, self.loader.cursor().clone(), &self.described);
         place.write(|state| self.optimizer.store(state, self.learner.taped()))
     }
 

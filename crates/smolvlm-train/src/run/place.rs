@@ -33,8 +33,9 @@ struct Facts {
 }
 
 impl Place {
-    pub(super) fn new(run: &Path, step: u64, cursor: Cursor, settings: &RunSettings, total: u64) -> Self {
-        Self { folder: run.join(format!("{PREFIX}{step}")), step, cursor, settings: described(settings, total) }
+    /// `settings` as [`described`] tells them.
+    pub(super) fn new(run: &Path, step: u64, cursor: Cursor, settings: &str) -> Self {
+        Self { folder: run.join(format!("{PREFIX}{step}")), step, cursor, settings: settings.to_owned() }
     }
 
     /// The last place of a run that was saved whole, if there is one.
@@ -52,8 +53,7 @@ impl Place {
     }
 
     /// Whether a run of these settings may go on from here.
-    pub(super) fn check(&self, settings: &RunSettings, total: u64) -> Result<()> {
-        let wanted = described(settings, total);
+    pub(super) fn check(&self, wanted: &str) -> Result<()> {
         if self.settings == wanted {
             return Ok(());
         }
@@ -95,10 +95,11 @@ impl Place {
 }
 
 /// What must be the same for a run to go on: everything but how often it is saved.
-fn described(settings: &RunSettings, total: u64) -> String {
+pub(super) fn described(settings: &RunSettings, total: u64, adapters: Option<&str>) -> String {
     let RunSettings { seed, accumulation, rates, shape, warmup, floor, optimizer, .. } = settings;
+    let adapters = adapters.map_or(String::new(), |adapters| format!(", {adapters}"));
     format!(
-        "seed {seed}, {accumulation} batches a step, {total} steps, {rates:?}, {shape:?} after {warmup} down to {floor}, {optimizer:?}"
+        "seed {seed}, {accumulation} batches a step, {total} steps, {rates:?}, {shape:?} after {warmup} down to {floor}, {optimizer:?}{adapters}"
     )
 }
 

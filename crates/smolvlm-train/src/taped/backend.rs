@@ -10,8 +10,9 @@ use smolvlm_kernels::{
     TileBatch, TokenBatch, TrainBackend,
 };
 
+use super::linear::{Linear, TapedNorm};
 use super::slots::{Positions, Slot, Table, Vector, Weight};
-use super::tape::{CausalAttention, Linear, Op, PatchEmbed, TapedNorm};
+use super::tape::{CausalAttention, Op, PatchEmbed};
 use super::{Held, Plan, Taped, Tensor};
 use crate::parameters::{Copy, Kind, lock};
 
@@ -55,7 +56,7 @@ impl<B: TrainBackend> Taped<B> {
     ) -> Arc<Weight<B>> {
         let parameter = self.parameter(!format.is_quantised(), Kind::Matrix, || numbers(parts));
         let mut weight = Weight::new(weight, arrangement, parameter);
-        weight.adapter = self.adapter(parts.first().map_or(0, MatrixView::cols), format);
+        weight.adapter = self.adapter(&weight, parts.first().map_or(0, MatrixView::cols), format);
         let weight = Arc::new(weight);
         if let Some(parameter) = &weight.parameter {
             parameter.add_copy(Copy::Weight(Arc::downgrade(&weight)));
@@ -94,6 +95,7 @@ impl<B: TrainBackend> Backend for Taped<B> {
     }
 
     fn table(&self, matrix: MatrixView<'_>, format: Format) -> Arc<Table<B>> {
+        self.refuse_adapter();
         let parameter = self.parameter(!format.is_quantised(), Kind::Other, || numbers(&[matrix]));
         let table = Arc::new(Table { value: Slot::new(self.inner.table(matrix, format)), parameter });
         if let Some(parameter) = &table.parameter {
@@ -106,12 +108,13 @@ impl<B: TrainBackend> Backend for Taped<B> {
         self.frozen();
         let shape = matrix.shape();
         let mut weight = Weight::new(self.inner.packed(matrix), shape.arrangement, None);
-        weight.adapter = self.adapter(shape.inputs, shape.format);
+        weight.adapter = self.adapter(&weight, shape.inputs, shape.format);
         Arc::new(weight)
     }
 
     fn packed_table(&self, table: PackedMatrix) -> Arc<Table<B>> {
         self.frozen();
+        self.refuse_adapter();
         Arc::new(Table { value: Slot::new(self.inner.packed_table(table)), parameter: None })
     }
 
@@ -126,6 +129,7 @@ impl<B: TrainBackend> Backend for Taped<B> {
     }
 
     fn upload(&self, rows: usize, width: usize, values: &[f32]) -> Tensor<B> {
+        self.refuse_adapter();
         let tensor = self.inner.upload(rows, width, values);
         let Some(parameter) = self.parameter(true, Kind::Other, || values.to_vec()) else {
             return Tensor { held: Held::Value(Arc::new(tensor)), node: None };

@@ -3,13 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use smolvlm_kernels::training::{
-    AttentionBackward, LinearBackward, LinearGradients, NormGradients, PatchGradients, Rope,
-};
-use smolvlm_kernels::{Activation, TrainBackend};
+use smolvlm_kernels::TrainBackend;
+use smolvlm_kernels::training::{AttentionBackward, NormGradients, PatchGradients, Rope};
 
-use super::slots::Weight;
-use super::tape::{CausalAttention, Kept, Linear, Op, Operand, PatchEmbed, Tape, TapedNorm};
+use super::linear::TapedNorm;
+use super::tape::{CausalAttention, Op, Operand, PatchEmbed, Tape};
 use super::{LOGITS_BYTES, Taped};
 use crate::parameters::gradient_of;
 
@@ -84,8 +82,8 @@ fn head<B: TrainBackend>(
         };
         let last = (first + at_a_time).min(rows);
         let some = backend.copy_rows(&x, first..last);
-        let (logits, saved) = linear.with_args(&some, None, |args| backend.linear_keeping(args));
-        let kept = Kept { saved, low: None };
+        let (logits, kept) = linear.run(backend, &some, None, true, first);
+        let kept = kept.expect("what was asked to be kept");
         taped.vocabulary.store(backend.width(&logits), Ordering::Relaxed);
         let (part, dy) = backend.cross_entropy(logits, &targets[first..last], &weights[first..last]);
         loss += part;
@@ -172,107 +170,12 @@ fn with_attention<B: TrainBackend>(
     body(AttentionBackward { qkv, out, saved: &saved.saved, dy })
 }
 
-impl<B: TrainBackend> Linear<B> {
-    /// Whether a gradient of `x` is of any use.
-    pub(super) fn passes(&self) -> bool {
-        self.x.node().is_some() || self.norm.as_ref().is_some_and(TapedNorm::learns)
-    }
-
-    /// Adds to the gradients of its parameters and returns that of `x`, if anything in front of it learns.
-    fn backward(
-        &self,
-        backend: &B,
-        x: &B::Tensor,
-        kept: &Kept<B>,
-        dy: &B::Tensor,
-        onto: Option<B::Tensor>,
-    ) -> Option<B::Tensor> {
-        let Some(adapter) = &self.weight.adapter else {
-            return self.product_backward(backend, x, self.activation, &kept.saved, dy, onto);
-        };
-        let before = backend.activation_backward(self.activation, &kept.saved, dy);
-        let dy = before.as_ref().unwrap_or(dy);
-        let onto = adapter.backward(backend, self, x, kept, dy, onto);
-        // Nothing but the adapter may learn, with nothing in front of it.
-        if !self.passes()
-            && self.weight.parameter.is_none()
-            && self.bias.as_ref().is_none_or(|bias| bias.parameter.is_none())
-        {
-            return onto;
-        }
-        self.product_backward(backend, x, Activation::Identity, &kept.saved, dy, onto)
-    }
-
-    /// The same of the product without its adapter.
-    fn product_backward(
-        &self,
-        backend: &B,
-        x: &B::Tensor,
-        activation: Activation,
-        saved: &B::Saved,
-        dy: &B::Tensor,
-        onto: Option<B::Tensor>,
-    ) -> Option<B::Tensor> {
-        let transposed = self.passes().then(|| self.weight.transposed(backend));
-        let mut bias_gradient = gradient_of(self.bias.as_ref().and_then(|bias| bias.parameter.as_ref()));
-        let bias = bias_gradient.as_deref_mut();
-        product_backward(
-            backend,
-            &self.weight,
-            transposed.as_deref(),
-            self.norm.as_ref(),
-            Product { x, activation, saved, dy, onto, bias },
-        )
-    }
-}
-
-/// A product's way back, apart from what it belongs to.
-pub(super) struct Product<'a, B: TrainBackend> {
-    pub(super) x: &'a B::Tensor,
-    pub(super) activation: Activation,
-    pub(super) saved: &'a B::Saved,
-    pub(super) dy: &'a B::Tensor,
-    pub(super) onto: Option<B::Tensor>,
-    /// Gradient of the bias.
-    pub(super) bias: Option<&'a mut B::Floats>,
-}
-
-/// Adds to the gradients of a product's parameters, and its norm's, and returns that of its input.
-pub(super) fn product_backward<B: TrainBackend>(
-    backend: &B,
-    weight: &Weight<B>,
-    transposed: Option<&B::Transposed>,
-    norm: Option<&TapedNorm<B>>,
-    product: Product<'_, B>,
-) -> Option<B::Tensor> {
-    let value = weight.value.get();
-    let mut weight_gradient = gradient_of(weight.parameter.as_ref());
-    let (mut norm_weight, mut norm_bias) = norm.map_or((None, None), TapedNorm::gradients);
-    TapedNorm::with_any(norm, |norm| {
-        backend.linear_backward(LinearBackward {
-            x: product.x,
-            norm,
-            weight: &value,
-            transposed,
-            activation: product.activation,
-            saved: product.saved,
-            dy: product.dy,
-            onto: product.onto,
-            gradients: LinearGradients {
-                weight: weight_gradient.as_deref_mut(),
-                bias: product.bias,
-                norm: NormGradients { weight: norm_weight.as_deref_mut(), bias: norm_bias.as_deref_mut() },
-            },
-        })
-    })
-}
-
 /// A locked gradient.
 type Locked<'a, B> = Option<std::sync::MutexGuard<'a, <B as TrainBackend>::Floats>>;
 
 impl<B: TrainBackend> TapedNorm<B> {
     /// Those of its weight and bias.
-    fn gradients(&self) -> (Locked<'_, B>, Locked<'_, B>) {
+    pub(super) fn gradients(&self) -> (Locked<'_, B>, Locked<'_, B>) {
         let bias = self.bias.as_ref().and_then(|bias| bias.parameter.as_ref());
         (gradient_of(self.weight.parameter.as_ref()), gradient_of(bias))
     }

@@ -7,6 +7,7 @@
 pub(crate) mod adapter;
 mod backend;
 mod backward;
+mod linear;
 mod plans;
 pub(crate) mod slots;
 mod tape;

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use smolvlm_kernels::training::{HeadCounts, Rope};
-use smolvlm_kernels::{Activation, Format, LinearArgs, Norm, PatchArgs, TrainBackend};
+use smolvlm_kernels::{Format, PatchArgs, TrainBackend};
 
+use super::linear::{Kept, Linear, TapedNorm};
 use super::plans::Lent;
 use super::slots::{Positions, Table, Vector, Weight};
 
@@ -41,59 +42,6 @@ impl<B: TrainBackend> Operand<B> {
             Self::Constant(_) => None,
         }
     }
-}
-
-/// A norm with its parameters.
-pub(super) struct TapedNorm<B: TrainBackend> {
-    pub(super) weight: Arc<Vector<B>>,
-    /// Of a layer norm.
-    pub(super) bias: Option<Arc<Vector<B>>>,
-    pub(super) eps: f32,
-}
-
-impl<B: TrainBackend> TapedNorm<B> {
-    pub(super) fn learns(&self) -> bool {
-        self.weight.parameter.is_some() || self.bias.as_ref().is_some_and(|bias| bias.parameter.is_some())
-    }
-
-    /// Calls `body` with the norm as the wrapped backend takes it.
-    pub(super) fn with<R>(&self, body: impl FnOnce(Norm<'_, B>) -> R) -> R {
-        let weight = self.weight.value.get();
-        match self.bias.as_ref().map(|bias| bias.value.get()) {
-            Some(bias) => body(Norm::Layer { weight: &weight, bias: &bias, eps: self.eps }),
-            None => body(Norm::Rms { weight: &weight, eps: self.eps }),
-        }
-    }
-
-    /// The same of a norm that may not be there.
-    pub(super) fn with_any<R>(norm: Option<&Self>, body: impl FnOnce(Option<Norm<'_, B>>) -> R) -> R {
-        match norm {
-            Some(norm) => norm.with(|norm| body(Some(norm))),
-            None => body(None),
-        }
-    }
-}
-
-/// A product with everything around it.
-pub(super) struct Linear<B: TrainBackend> {
-    pub(super) x: Operand<B>,
-    pub(super) norm: Option<TapedNorm<B>>,
-    pub(super) weight: Arc<Weight<B>>,
-    pub(super) bias: Option<Arc<Vector<B>>>,
-    pub(super) activation: Activation,
-    pub(super) residual: Option<Operand<B>>,
-    pub(super) for_products: bool,
-    /// Whether the result is logits, which are computed a few rows at a time, where they are compared with targets.
-    pub(super) reported: bool,
-    /// Of an adapter's dropout, while learning.
-    pub(super) seed: Option<u64>,
-}
-
-/// What an operation keeps for its backward.
-pub(super) struct Kept<B: TrainBackend> {
-    pub(super) saved: B::Saved,
-    /// Between the two matrices of an adapter, scaled: `[rows, ranks]`.
-    pub(super) low: Option<B::Tensor>,
 }
 
 /// A patch embedding.
@@ -161,7 +109,7 @@ impl<B: TrainBackend> Op<B> {
 
     /// Computes it. What its backward needs is kept if asked for, where there is such a thing.
     pub(super) fn run(&self, backend: &B, mut inputs: Vec<Arc<B::Tensor>>, keep: bool) -> (B::Tensor, Option<Kept<B>>) {
-        let kept = |(value, saved)| (value, Some(Kept { saved, low: None }));
+        let kept = |(value, saved)| (value, Some(Kept::new(saved)));
         match self {
             Self::Embed { plan, table } => (backend.embed(plan, &table.value.get()), None),
             Self::Scatter { plan, .. } => {
@@ -172,7 +120,7 @@ impl<B: TrainBackend> Op<B> {
                 (backend.scatter_features(plan, x, &sources), None)
             }
             Self::PatchEmbed(embed) => (embed.run(backend), None),
-            Self::Linear(linear) => linear.run(backend, &inputs[0], inputs.get(1).map(|x| &**x), keep),
+            Self::Linear(linear) => linear.run(backend, &inputs[0], inputs.get(1).map(|x| &**x), keep, 0),
             Self::Norm { norm, .. } => (norm.with(|norm| backend.norm(&inputs[0], norm)), None),
             Self::TileAttention { tile_rows, heads, .. } => {
                 if keep {
@@ -190,52 +138,6 @@ impl<B: TrainBackend> Op<B> {
             Self::PixelShuffle { side, scale, .. } => (backend.pixel_shuffle(&inputs[0], *side, *scale), None),
             Self::Gather { plan, .. } => (backend.gather_outputs(plan, &inputs[0]), None),
         }
-    }
-}
-
-impl<B: TrainBackend> Linear<B> {
-    /// With an adapter, what it gives is added before the activation.
-    fn run(
-        &self,
-        backend: &B,
-        x: &B::Tensor,
-        residual: Option<&B::Tensor>,
-        keep: bool,
-    ) -> (B::Tensor, Option<Kept<B>>) {
-        let Some(adapter) = &self.weight.adapter else {
-            return self.with_args(x, residual, |args| {
-                if !keep {
-                    return (backend.linear(args), None);
-                }
-                let (value, saved) = backend.linear_keeping(args);
-                (value, Some(Kept { saved, low: None }))
-            });
-        };
-        let (low, addend) = adapter.run(backend, x, self.norm.as_ref(), self.seed);
-        let (value, saved) = self.with_args(x, residual, |args| backend.linear_adapted(args, &addend));
-        (value, keep.then_some(Kept { saved, low: Some(low) }))
-    }
-
-    /// Calls `body` with its arguments as the wrapped backend takes them.
-    pub(super) fn with_args<R>(
-        &self,
-        x: &B::Tensor,
-        residual: Option<&B::Tensor>,
-        body: impl FnOnce(LinearArgs<'_, B>) -> R,
-    ) -> R {
-        let (weight, bias) = (self.weight.value.get(), self.bias.as_ref().map(|bias| bias.value.get()));
-        TapedNorm::with_any(self.norm.as_ref(), |norm| {
-            body(LinearArgs {
-                x,
-                norm,
-                weight: &weight,
-                bias: bias.as_deref(),
-                activation: self.activation,
-                residual,
-                for_products: self.for_products,
-                reported: self.reported,
-            })
-        })
     }
 }
 

@@ -52,6 +52,13 @@ fn bf16_is_no_further_from_f32_than_pytorch_is() {
 #[test]
 fn gradients_of_an_adapter_equal_pefts() {
     if let Some(gpu) = gpu() {
-        lora::check_gradients(gpu);
+        lora::check_gradients(gpu, "adapter");
+    }
+}
+
+#[test]
+fn gradients_of_lengths_equal_pefts() {
+    if let Some(gpu) = gpu() {
+        lora::check_gradients(gpu, "dora");
     }
 }

@@ -4,6 +4,7 @@
 //! weights; [`Checkpoint::validate`] says whether the two belong together.
 
 mod config;
+mod destination;
 mod fields;
 mod files;
 mod generation;
@@ -25,14 +26,16 @@ use smolvlm_kernels::Format;
 use smolvlm_kernels::packed::{PackedMatrix, PackedShape};
 
 pub use self::config::{ModelConfig, TextConfig, VisionConfig};
+pub use self::destination::{Destination, Replace, is_weights};
 pub(crate) use self::files::{read_json, read_text, tokenizer_path};
 pub use self::generation::GenerationDefaults;
 pub use self::memory::{MemoryEstimate, memory_estimate};
 pub use self::tensor::{StoredDtype, StoredTensor};
 
 use self::problems::{Problems, quoted};
-pub(crate) use self::shards::{INDEX, SINGLE};
+pub(crate) use self::shards::{INDEX, SINGLE, read_header};
 use self::shards::{Location, Weights};
+use crate::adapter::AdapterFile;
 use crate::{Error, Result};
 
 /// An open checkpoint. Weights stay in their files until they are touched.
@@ -42,6 +45,7 @@ pub struct Checkpoint {
     config: ModelConfig,
     generation: GenerationDefaults,
     weights: Weights,
+    adapter: Option<AdapterFile>,
 }
 
 impl Checkpoint {
@@ -63,7 +67,41 @@ impl Checkpoint {
         let generation = GenerationDefaults::from_json(generation.as_ref(), &json, config.text.vocab).map_err(here)?;
         check_processor(dir, &config)?;
         let weights = Weights::open(dir)?;
-        Ok(Self { dir: dir.to_owned(), config, generation, weights })
+        Ok(Self { dir: dir.to_owned(), config, generation, weights, adapter: None })
+    }
+
+    /// The same with an adapter folded into its weights, in single precision, whenever a model is loaded, packed or saved from it.
+    /// (What [`tensor`](Self::tensor) returns stays as it lies in its file.)
+    ///
+    /// # Errors
+    /// As [`AdapterFile::check_fits`].
+    pub fn with_adapter(mut self, adapter: AdapterFile) -> Result<Self> {
+        adapter.check_fits(&self)?;
+        self.adapter = Some(adapter);
+        Ok(self)
+    }
+
+    /// The adapter that is folded in.
+    pub fn adapter(&self) -> Option<&AdapterFile> {
+        self.adapter.as_ref()
+    }
+
+    /// Whether the adapter changes the tensor `name`. (Of a tied pair, the head alone can have one.)
+    pub fn is_adapted(&self, name: &str) -> bool {
+        self.adapter.as_ref().is_some_and(|adapter| adapter.of_tensor(name).is_some())
+    }
+
+    /// All numbers of the tensor `name`, the adapter folded in.
+    ///
+    /// # Errors
+    /// As [`tensor`](Self::tensor).
+    pub fn numbers(&self, name: &str) -> Result<Vec<f32>> {
+        let mut numbers = self.tensor(name)?.to_f32();
+        if let Some((adapter, matrices)) = self.adapter.as_ref().and_then(|known| Some((known, known.of_tensor(name)?)))
+        {
+            matrices.fold(&mut numbers, adapter.options.scaling());
+        }
+        Ok(numbers)
     }
 
     /// The folder.
@@ -153,9 +191,12 @@ impl Checkpoint {
         })
     }
 
-    /// Whether the head is the embedding table: `tie_word_embeddings`, and no head of its own is stored. (When both
-    /// are there, the reference uses the stored head.)
+    /// Whether the head is the embedding table: `tie_word_embeddings`, and no head of its own is stored or made by an adapter.
+    /// (When both are there, the reference uses the stored head.)
     pub fn head_is_tied(&self) -> bool {
+        if self.is_adapted(names::HEAD) {
+            return false;
+        }
         let stored = || self.weights.tensors.contains_key(names::HEAD);
         self.config.tie_embeddings
             && self.weights.packing.as_ref().map_or_else(|| !stored(), |packing| packing.tied_head)

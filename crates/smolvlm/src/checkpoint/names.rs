@@ -4,6 +4,8 @@ use super::config::{ModelConfig, TextConfig, VisionConfig};
 
 /// The token embedding, `[vocab, hidden]`.
 pub const EMBEDDING: &str = "model.text_model.embed_tokens.weight";
+/// Before the names of the vision tower's embeddings.
+pub const EMBEDDINGS: &str = "model.vision_model.embeddings.";
 /// The output head, `[vocab, hidden]`.
 pub const HEAD: &str = "lm_head.weight";
 

@@ -188,7 +188,7 @@ fn map_file(path: &Path) -> Result<MappedFile> {
 /// gap or overlap, and are as many as its shape and format ask for.
 ///
 /// `safetensors::SafeTensors::read_metadata` is not used because its sum of header and data length can overflow.
-fn read_header(bytes: &[u8]) -> Result<(usize, Metadata)> {
+pub(crate) fn read_header(bytes: &[u8]) -> Result<(usize, Metadata)> {
     let broken = |what: String| Error::checkpoint(format!("not a usable safetensors file: {what}"));
     let Some((length, rest)) = bytes.split_first_chunk::<8>() else {
         return Err(broken(format!("{} bytes are too few for a header", bytes.len())));

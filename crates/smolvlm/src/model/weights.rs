@@ -5,7 +5,7 @@ use smolvlm_kernels::packed::{Arrangement, PackedMatrix, PackedShape};
 use smolvlm_kernels::{Backend, Format, MatrixView};
 
 use crate::checkpoint::packed::plan::{stacked_name, storage_format};
-use crate::checkpoint::{Checkpoint, StoredTensor};
+use crate::checkpoint::{Checkpoint, StoredDtype, StoredTensor};
 use crate::{Error, Result};
 
 /// The tensors whose names begin with a prefix.
@@ -90,7 +90,7 @@ impl<'a, B: Backend> WeightsAt<'a, B> {
     pub(super) fn table(&self, name: &str, rows: usize, width: usize) -> Result<B::Table> {
         let parts = [(name, rows)];
         match self.stored(&parts, width, Arrangement::Table)? {
-            Stored::Packed(matrix) => Ok(self.backend.packed_table(matrix)),
+            Stored::Packed(matrix) => Ok(self.storing(&parts, || self.backend.packed_table(matrix))),
             Stored::Published(format) => self.pack(&parts, width, |views| self.backend.table(views[0], format)),
         }
     }
@@ -119,11 +119,12 @@ impl<'a, B: Backend> WeightsAt<'a, B> {
         parts.iter().map(|(name, _)| format!("{}{name}", self.prefix)).collect()
     }
 
-    /// Hands views of the named matrices to `pack` and their pages back to the system afterwards.
+    /// Hands views of the named matrices to `pack`, an adapter folded in, and their pages back to the system afterwards.
     fn pack<T>(&self, parts: &[(&str, usize)], inputs: usize, pack: impl FnOnce(&[MatrixView<'_>]) -> T) -> Result<T> {
         let names = self.full_names(parts);
+        let folded: Vec<Option<Vec<u8>>> = names.iter().map(|name| self.folded(name)).collect::<Result<_>>()?;
         let tensors: Vec<StoredTensor<'_>> =
-            names.iter().map(|name| self.checkpoint.tensor(name)).collect::<Result<_>>()?;
+            names.iter().zip(&folded).map(|(name, folded)| self.tensor(name, folded)).collect::<Result<_>>()?;
         let views: Vec<MatrixView<'_>> = tensors
             .iter()
             .zip(parts)
@@ -135,6 +136,24 @@ impl<'a, B: Backend> WeightsAt<'a, B> {
         let packed = self.backend.storing(&stored, || pack(&views));
         names.iter().for_each(|name| self.checkpoint.release(name));
         Ok(packed)
+    }
+
+    /// The numbers of a tensor that an adapter changes, as bytes.
+    fn folded(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        if !self.checkpoint.is_adapted(name) {
+            return Ok(None);
+        }
+        let numbers = self.checkpoint.numbers(name)?;
+        Ok(Some(numbers.iter().flat_map(|number| number.to_le_bytes()).collect()))
+    }
+
+    /// A tensor as it lies in its file, or with other numbers.
+    fn tensor<'t>(&'t self, name: &'t str, folded: &'t Option<Vec<u8>>) -> Result<StoredTensor<'t>> {
+        let tensor = self.checkpoint.tensor(name)?;
+        Ok(match folded {
+            Some(bytes) => StoredTensor { name, dtype: StoredDtype::F32, bytes, ..tensor },
+            None => tensor,
+        })
     }
 }
 

@@ -1,6 +1,6 @@
 //! From a folder or hub id to a loaded model.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use smolvlm_kernels::Backend;
 
@@ -8,6 +8,7 @@ use super::device::{Device, Machine};
 use super::dtype::Dtype;
 use super::processor::Processor;
 use super::{MediaOptions, SmolVlm};
+use crate::adapter::AdapterFile;
 use crate::checkpoint::hub::{self, DownloadProgress};
 use crate::checkpoint::{Checkpoint, memory_estimate, read_json};
 use crate::compat::Compat;
@@ -22,6 +23,9 @@ use crate::{Error, Result};
 pub struct LoadOptions {
     /// Number format; none: that of packed weights, else bf16 on a GPU and [`Dtype::best`] on the processor.
     pub dtype: Option<Dtype>,
+    /// An adapter's folder in the layout of PEFT; it is folded into the weights as they are loaded, so answers cost what they
+    /// do without it.
+    pub adapter: Option<PathBuf>,
     /// What computes.
     pub device: Device,
     /// Compute threads of the processor; 0: one for each core.
@@ -58,6 +62,7 @@ impl LoadOptions {
         let folder = hub::resolve(model, progress)?;
         let checkpoint = Checkpoint::open(&folder)?;
         checkpoint.validate()?;
+        let checkpoint = self.adapted(checkpoint)?;
         let processor = Processor::of(&folder, checkpoint.config(), self.compat, self.media.clone())?;
 
         let machine = Machine::open(self.device, self.threads, self.dtype, &checkpoint)?;
@@ -65,6 +70,11 @@ impl LoadOptions {
         let (engine, compute) = self.start_engine(machine, &checkpoint, dtype).map_err(|error| error.at(model))?;
         let generation = checkpoint.generation().clone();
         Ok(SmolVlm { engine, processor, generation, dtype, compute, progress: None })
+    }
+
+    fn adapted(&self, checkpoint: Checkpoint) -> Result<Checkpoint> {
+        let Some(folder) = &self.adapter else { return Ok(checkpoint) };
+        checkpoint.with_adapter(AdapterFile::read(folder)?).map_err(|error| error.at(folder.display()))
     }
 
     /// That of packed weights, unless something else was asked for; of others, what was asked for, else the device's best.

@@ -13,7 +13,6 @@
 //! # }
 //! ```
 
-mod destination;
 mod volumes;
 
 use std::fs::File;
@@ -22,12 +21,11 @@ use std::path::{Path, PathBuf};
 
 use smolvlm_kernels::CpuBackend;
 
-use crate::checkpoint::Checkpoint;
 use crate::checkpoint::packed::Description;
 use crate::checkpoint::packed::plan::Plan;
+use crate::checkpoint::{Checkpoint, Destination, Replace};
 use crate::model::packed_bytes;
 use crate::{Dtype, Error, Result};
-use destination::Destination;
 use volumes::{Item, Volume};
 
 /// How a checkpoint is packed.
@@ -100,7 +98,7 @@ pub fn quantize(
         progress: QuantizeProgress { done: 0, total: plan.bytes() },
         report: progress,
     };
-    let destination = Destination::begin(out, options.replace)?;
+    let destination = Destination::begin(out, if options.replace { Replace::Packed } else { Replace::Nothing })?;
     let copied_files = destination.copy_from(source.dir())?;
     let mut weight_bytes = 0;
     for volume in &volumes {

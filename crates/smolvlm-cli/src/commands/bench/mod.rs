@@ -73,7 +73,7 @@ pub(crate) fn bench(args: &BenchArgs) -> Result<()> {
     let memory = Memory { process: machine::peak_memory(), device: model.engine().most_device_memory() };
     let limits = model.engine().measure_ceilings()?;
     if args.json {
-        let mut value = output::setup(&model, &args.model.model);
+        let mut value = output::setup(&model, &args.model);
         value["peak"] = json!({
             "flops": limits.attention,
             "int8_ops": model.dtype().format().is_quantised().then_some(limits.matrices),

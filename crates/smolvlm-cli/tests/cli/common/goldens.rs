@@ -22,6 +22,11 @@ pub(crate) fn checkpoint() -> String {
     tiny().join("checkpoint").display().to_string()
 }
 
+/// A file or folder of what training recorded.
+pub(crate) fn training(name: &str) -> PathBuf {
+    tiny().join("training").join(name)
+}
+
 /// The path of a picture or video.
 pub(crate) fn input(file: &str) -> String {
     tiny().join("inputs").join(file).display().to_string()

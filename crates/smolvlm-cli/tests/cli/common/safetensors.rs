@@ -27,6 +27,22 @@ impl Safetensors {
         std::fs::write(path, [&length, header.as_bytes(), &self.data].concat()).expect("written");
     }
 
+    /// The same without one tensor and its bytes.
+    pub(crate) fn without(mut self, name: &str) -> Self {
+        let header = self.header.as_object_mut().expect("an object");
+        let entry = header.remove(name).unwrap_or_else(|| panic!("no tensor {name}"));
+        let offset = |entry: &Value, i: usize| entry["data_offsets"][i].as_u64().expect("an offset") as usize;
+        let (start, end) = (offset(&entry, 0), offset(&entry, 1));
+        self.data.drain(start..end);
+        for (_, entry) in header.iter_mut().filter(|(name, _)| *name != "__metadata__") {
+            for i in 0..2 {
+                let place = offset(entry, i);
+                entry["data_offsets"][i] = if place >= end { place - (end - start) } else { place }.into();
+            }
+        }
+        self
+    }
+
     /// Names of all tensors, sorted.
     pub(crate) fn names(&self) -> Vec<&str> {
         let names = self.header.as_object().expect("an object").keys().map(String::as_str);

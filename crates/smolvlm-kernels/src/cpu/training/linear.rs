@@ -40,12 +40,19 @@ pub(super) fn adapted(backend: &CpuBackend, args: LinearArgs<'_, CpuBackend>, ad
     (backend.linear(LinearArgs { residual, ..args }), Saved::default())
 }
 
-fn activated(backend: &CpuBackend, args: LinearArgs<'_, CpuBackend>, addend: Option<&Tensor>) -> (Tensor, Saved) {
+fn activated(backend: &CpuBackend, mut args: LinearArgs<'_, CpuBackend>, addend: Option<&Tensor>) -> (Tensor, Saved) {
     let gated = args.activation == Activation::SwiGlu;
-    let mut before = before_activation(backend, args.x, args.norm, args.weight, args.bias, gated);
+    let mut before = before_activation(backend, args.x, args.norm.take(), args.weight, args.bias, gated);
     if let Some(addend) = addend {
         add_before(backend, &mut before, addend, gated);
     }
+    let out = after(backend, &args, &before);
+    (out, Saved { before: Some(before) })
+}
+
+/// The activation of a product as it was written, and the residual.
+pub(super) fn after(backend: &CpuBackend, args: &LinearArgs<'_, CpuBackend>, before: &Tensor) -> Tensor {
+    let gated = args.activation == Activation::SwiGlu;
     let width = if gated { args.weight.outputs() / 2 } else { args.weight.outputs() };
     let narrow = args.for_products && args.weight.format() != Format::F32;
     let mut out = backend.tensor(before.rows(), width, if narrow { Stored::Bf16 } else { Stored::F32 });
@@ -54,7 +61,8 @@ fn activated(backend: &CpuBackend, args: LinearArgs<'_, CpuBackend>, addend: Opt
     by_rows(backend, before.rows(), width, |row, activated| {
         match args.activation {
             Activation::SwiGlu => kernels.training().swiglu(before.row(row), activated),
-            _ => kernels.training().gelu(before.row(row), activated),
+            Activation::Identity => activated.copy_from_slice(before.row(row)),
+            Activation::GeluTanh => kernels.training().gelu(before.row(row), activated),
         }
         if let Some(residual) = args.residual {
             kernels.training().add(activated, residual.row(row % residual.rows()));
@@ -68,11 +76,11 @@ fn activated(backend: &CpuBackend, args: LinearArgs<'_, CpuBackend>, addend: Opt
             }
         }
     });
-    (out, Saved { before: Some(before) })
+    out
 }
 
 /// Adds rows to those of a product as it was written: of a gated layer, gates and ups to their turns.
-fn add_before(backend: &CpuBackend, before: &mut Tensor, addend: &Tensor, gated: bool) {
+pub(super) fn add_before(backend: &CpuBackend, before: &mut Tensor, addend: &Tensor, gated: bool) {
     let (rows, width) = (before.rows(), before.width());
     let shared = SharedRows::new(before);
     by_rows(backend, rows, 0, |row, _| {
@@ -93,7 +101,7 @@ fn add_before(backend: &CpuBackend, before: &mut Tensor, addend: &Tensor, gated:
 }
 
 /// Calls `body` for each row, with `width` numbers of working memory.
-fn by_rows(backend: &CpuBackend, rows: usize, width: usize, body: impl Fn(usize, &mut [f32]) + Sync) {
+pub(super) fn by_rows(backend: &CpuBackend, rows: usize, width: usize, body: impl Fn(usize, &mut [f32]) + Sync) {
     backend.threads.run(rows.div_ceil(ROWS_AT_A_TIME), |task| {
         scratch::with(width * size_of::<f32>(), |memory| {
             let memory = &mut numbers_mut(memory)[..width];

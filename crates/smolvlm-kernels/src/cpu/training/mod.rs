@@ -6,6 +6,7 @@ mod loss;
 mod norm;
 mod numbers;
 mod optimizer;
+mod rescale;
 mod rows;
 
 use std::ops::Range;
@@ -19,7 +20,8 @@ use super::{Cache, CpuBackend, Plan, patch};
 use crate::backend::{Activation, Backend, CacheShape, LinearArgs, Norm, PAGE_TOKENS, Segment, TokenBatch};
 use crate::packed::Arrangement;
 use crate::training::{
-    AdamW, AttentionBackward, Dropout, HeadCounts, LinearBackward, NormGradients, PatchGradients, Rope, TrainBackend,
+    AdamW, AttentionBackward, Dropout, HeadCounts, LinearBackward, LowRank, NormGradients, PatchGradients, Rescale,
+    Rope, TrainBackend,
 };
 use crate::view::Format;
 
@@ -98,6 +100,29 @@ impl TrainBackend for CpuBackend {
     fn activation_backward(&self, activation: Activation, saved: &Saved, dy: &Tensor) -> Option<Tensor> {
         let before = saved.before.as_ref().filter(|_| activation != Activation::Identity);
         before.map(|before| linear::slopes(self, before, activation, dy))
+    }
+
+    fn row_norms(&self, weight: &Weight, arrangement: Arrangement, low: LowRank<'_, Self>) -> Floats {
+        rescale::row_norms(self, weight, arrangement, &low)
+    }
+
+    fn linear_rescaled(
+        &self,
+        args: LinearArgs<'_, Self>,
+        addend: &Tensor,
+        rescale: Rescale<'_, Self>,
+    ) -> (Tensor, Saved, Tensor) {
+        rescale::linear(self, args, addend, rescale)
+    }
+
+    fn rescale_backward(
+        &self,
+        product: &Tensor,
+        dy: &Tensor,
+        rescale: Rescale<'_, Self>,
+        lengths: &mut Floats,
+    ) -> Tensor {
+        rescale::backward(self, product, dy, rescale, lengths)
     }
 
     fn dropout(&self, x: Tensor, dropout: Dropout) -> Tensor {

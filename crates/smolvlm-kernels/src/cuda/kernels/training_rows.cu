@@ -26,6 +26,60 @@ template <class T> DEVICE void add_before(T* before, const T* addend, u64 count,
     before[i] = from_f32<T>(to_f32(before[i]) + to_f32(addend[row * width + from]));
 }
 
+// The number that an output is multiplied by where rows of a weight have lengths of their own.
+DEVICE float rescaling(const float* lengths, const float* norms, u32 output) {
+    return norms[output] > 0.f ? lengths[output] / norms[output] : 0.f;
+}
+
+// An adapter whose rows have lengths: kept[row] = before[row] + addend[row], and before[row] the same rescaled. Gates and ups of a gated
+// layer alternate in `before`; in all else gates come first.
+template <class T>
+DEVICE void rescale(T* before, const T* addend, float* kept, const float* lengths, const float* norms, u64 count, u32 width, u32 gated) {
+    u64 i = number_of_thread();
+    if (i >= count) return;
+    u64 row = i / width;
+    u32 column = i % width, output = gated ? column / 2 + column % 2 * (width / 2) : column;
+    u64 at = row * width + output;
+    float sum = to_f32(before[i]) + to_f32(addend[at]);
+    kept[at] = sum;
+    before[i] = from_f32<T>(sum * rescaling(lengths, norms, output));
+}
+
+// out = dy rescaled; slopes = dy · product / norm, whose sums of columns are the gradients of the lengths.
+template <class D>
+DEVICE void rescale_backward(const float* product, const D* dy, D* out, float* slopes, const float* lengths, const float* norms, u64 count,
+                             u32 width) {
+    u64 i = number_of_thread();
+    if (i >= count) return;
+    u32 output = i % width;
+    float d = to_f32(dy[i]);
+    out[i] = from_f32<D>(d * rescaling(lengths, norms, output));
+    slopes[i] = norms[output] > 0.f ? d * product[i] / norms[output] : 0.f;
+}
+
+// ‖row of W + scale · B · A‖, a block for each row; of a gated layer, gates and ups alternate in W.
+template <class T>
+DEVICE void row_norms(const T* weight, const float* a, const float* b, float scale, float* norms, u32 outputs, u32 inputs, u32 ranks,
+                      u32 gated) {
+    __shared__ double of_warps[8];
+    const u32 output = blockIdx.x, half = outputs / 2;
+    const u32 row = !gated ? output : output < half ? 2 * output : 2 * (output - half) + 1;
+    double sum = 0.0;
+    for (u32 input = threadIdx.x; input < inputs; input += blockDim.x) {
+        double low = 0.0;
+        for (u32 rank = 0; rank < ranks; rank++) low += (double)b[(u64)output * ranks + rank] * a[(u64)rank * inputs + input];
+        const double number = (double)to_f32(weight[(u64)row * inputs + input]) + (double)scale * low;
+        sum += number * number;
+    }
+    for (int offset = WARP / 2; offset > 0; offset /= 2) sum += __shfl_xor_sync(ALL_LANES, sum, offset);
+    if (lane() == 0) of_warps[threadIdx.x / WARP] = sum;
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        for (u32 warp = 1; warp < blockDim.x / WARP; warp++) sum += of_warps[warp];
+        norms[output] = (float)sqrt(sum);
+    }
+}
+
 DEVICE float gelu_slope(float x) {
     const float c = 0.7978845608028654f, square = x * x;
     float t = tanhf(c * (x + 0.044715f * square * x));
@@ -367,6 +421,18 @@ extern "C" __global__ void adamw(const __grid_constant__ AdamW a) {
     }                                                                                                                                       \
     extern "C" __global__ void add_before_##NAME(T* before, const T* addend, u64 count, u32 width, u32 gated) {                             \
         add_before(before, addend, count, width, gated);                                                                                    \
+    }                                                                                                                                       \
+    extern "C" __global__ void rescale_##NAME(T* before, const T* addend, float* kept, const float* lengths, const float* norms,            \
+                                              u64 count, u32 width, u32 gated) {                                                           \
+        rescale(before, addend, kept, lengths, norms, count, width, gated);                                                                 \
+    }                                                                                                                                       \
+    extern "C" __global__ void rescale_backward_##NAME(const float* product, const T* dy, T* out, float* slopes, const float* lengths,      \
+                                                       const float* norms, u64 count, u32 width) {                                         \
+        rescale_backward(product, dy, out, slopes, lengths, norms, count, width);                                                           \
+    }                                                                                                                                       \
+    extern "C" __global__ void row_norms_##NAME(const T* weight, const float* a, const float* b, float scale, float* norms, u32 outputs,    \
+                                                u32 inputs, u32 ranks, u32 gated) {                                                        \
+        row_norms(weight, a, b, scale, norms, outputs, inputs, ranks, gated);                                                               \
     }                                                                                                                                       \
     extern "C" __global__ void dropout_##NAME(T* x, u64 count, u64 seed, u64 threshold, float multiplier) {                                 \
         dropout(x, count, seed, threshold, multiplier);                                                                                     \

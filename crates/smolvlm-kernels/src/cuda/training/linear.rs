@@ -29,29 +29,57 @@ pub(super) fn adapted(backend: &CudaBackend, args: LinearArgs<'_, CudaBackend>, 
 
 fn activated(backend: &CudaBackend, args: LinearArgs<'_, CudaBackend>, addend: Option<&Tensor>) -> (Tensor, Saved) {
     let weight = args.weight;
-    let prepared = match &args.norm {
-        Some(norm) => Some(normalised(backend, args.x, norm, weight.element)),
-        None => convert(backend, args.x, weight.element),
-    };
-    let x = prepared.as_ref().unwrap_or(args.x);
-    let before = backend.tensor(x.rows, weight.outputs, weight.element);
-    let gated = args.activation == Activation::SwiGlu;
-    let out = backend.tensor(x.rows, if gated { weight.outputs / 2 } else { weight.outputs }, weight.element);
-    let plain = Product { x, weight, out: &before, residual: None, bias: None, gelu: false, before: None };
     let rounded_anyway = weight.element == Element::Bf16 && weight.outputs.is_multiple_of(KEPT_ALIGNMENT);
-    if !gated && addend.is_none() && rounded_anyway {
-        let bias = args.bias.map(|bias| bias.bf16.pointer());
-        backend.matmul.product(&Product { out: &out, bias, gelu: true, before: Some(before.pointer()), ..plain });
+    if args.activation == Activation::GeluTanh && addend.is_none() && rounded_anyway {
+        return gelu_by_the_library(backend, args);
+    }
+    let before = product(backend, &args);
+    if let Some(addend) = addend {
+        add_before(backend, &before, addend, args.activation == Activation::SwiGlu);
+    }
+    finished(backend, args, before)
+}
+
+/// `norm(x) · Wᵀ` alone.
+pub(super) fn product(backend: &CudaBackend, args: &LinearArgs<'_, CudaBackend>) -> Tensor {
+    let prepared = prepared(backend, args);
+    let x = prepared.as_ref().unwrap_or(args.x);
+    let out = backend.tensor(x.rows, args.weight.outputs, args.weight.element);
+    let rest = Product { x, weight: args.weight, out: &out, residual: None, bias: None, gelu: false, before: None };
+    backend.matmul.product(&rest);
+    out
+}
+
+/// `x` as its product takes it, if it has to change for that.
+fn prepared(backend: &CudaBackend, args: &LinearArgs<'_, CudaBackend>) -> Option<Tensor> {
+    match &args.norm {
+        Some(norm) => Some(normalised(backend, args.x, norm, args.weight.element)),
+        None => convert(backend, args.x, args.weight.element),
+    }
+}
+
+/// A product, its bias, what gelu is applied to, and gelu, in one.
+fn gelu_by_the_library(backend: &CudaBackend, args: LinearArgs<'_, CudaBackend>) -> (Tensor, Saved) {
+    let (weight, prepared) = (args.weight, prepared(backend, &args));
+    let x = prepared.as_ref().unwrap_or(args.x);
+    let tensor = || backend.tensor(x.rows, weight.outputs, weight.element);
+    let (out, kept) = (tensor(), tensor());
+    let (bias, before) = (args.bias.map(|bias| bias.bf16.pointer()), Some(kept.pointer()));
+    backend.matmul.product(&Product { x, weight, out: &out, residual: None, bias, gelu: true, before });
+    if let Some(residual) = args.residual {
+        accumulate(backend, &out, residual);
+    }
+    (out, Saved { before: Some(kept), ..Saved::default() })
+}
+
+/// What follows a product: bias, activation, residual.
+pub(super) fn finished(backend: &CudaBackend, args: LinearArgs<'_, CudaBackend>, before: Tensor) -> (Tensor, Saved) {
+    let gated = args.activation == Activation::SwiGlu;
+    let out = backend.tensor(before.rows, if gated { before.width / 2 } else { before.width }, before.element);
+    if gated {
+        swiglu(backend, &before, &out);
     } else {
-        backend.matmul.product(&plain);
-        if let Some(addend) = addend {
-            add_before(backend, &before, addend, gated);
-        }
-        if gated {
-            swiglu(backend, &before, &out);
-        } else {
-            gelu_keeping(backend, &before, args.bias, &out);
-        }
+        gelu_keeping(backend, &before, args.bias, &out);
     }
     if let Some(residual) = args.residual {
         accumulate(backend, &out, residual);

@@ -1,10 +1,6 @@
-//! Low-rank adaptation (Hu et al. 2021): options, the matrices, and the files that PEFT reads and writes.
-
-mod files;
+//! How adapters are made, and which modules have one.
 
 use regex::Regex;
-
-pub use files::AdapterFile;
 
 use crate::{Error, Result};
 
@@ -19,6 +15,8 @@ pub struct LoraOptions {
     pub dropout: f32,
     /// Scales by `alpha / √rank` instead (Kalajdzievski 2023).
     pub rank_stabilised: bool,
+    /// Whether rows have learned lengths beside (DoRA): `m / ‖W + scaling · B · A‖` scales each.
+    pub dora: bool,
     /// Which matrices have one.
     pub targets: Targets,
     /// Draws the first `A`.
@@ -31,7 +29,7 @@ impl Default for LoraOptions {
         let names =
             ["q_proj", "k_proj", "v_proj", "o_proj", "out_proj", "gate_proj", "up_proj", "down_proj", "fc1", "fc2"];
         let targets = Targets::Names(names.map(str::to_owned).to_vec());
-        Self { rank: 8, alpha: 16.0, dropout: 0.0, rank_stabilised: false, targets, seed: 0 }
+        Self { rank: 8, alpha: 16.0, dropout: 0.0, rank_stabilised: false, dora: false, targets, seed: 0 }
     }
 }
 
@@ -47,7 +45,7 @@ pub enum Targets {
 /// A regular expression that matches whole names, and its text.
 #[derive(Debug, Clone)]
 pub struct Pattern {
-    text: String,
+    pub(super) text: String,
     whole: Regex,
 }
 
@@ -81,6 +79,13 @@ impl LoraOptions {
         self.alpha / if self.rank_stabilised { rank.sqrt() } else { rank }
     }
 
+    /// For people: `LoRA of rank 8, alpha 16`.
+    pub fn describe(&self) -> String {
+        let kind = if self.dora { "DoRA" } else { "LoRA" };
+        let stabilised = if self.rank_stabilised { ", rank-stabilised" } else { "" };
+        format!("{kind} of rank {}, alpha {}{stabilised}", self.rank, self.alpha)
+    }
+
     /// Whether they make sense.
     ///
     /// # Errors
@@ -96,65 +101,6 @@ impl LoraOptions {
             return Err(Error::usage(format!("dropout: expected 0 to less than 1, found {}", self.dropout)));
         }
         Ok(())
-    }
-
-    /// The first `A` of a module, `[rank, inputs]`: uniform up to `1 / √inputs`, as PEFT draws it
-    /// (`kaiming_uniform_` with `a = √5`). (The first `B` is zero.)
-    pub(crate) fn first_matrix(&self, module: &str, inputs: usize) -> Vec<f32> {
-        let mut state = module.bytes().fold(self.seed, |state, byte| mixed(state ^ u64::from(byte)));
-        let bound = (inputs as f64).powf(-0.5);
-        let mut draw = || {
-            state = mixed(state);
-            let unit = (state >> 11) as f64 / (1_u64 << 53) as f64;
-            ((2.0 * unit - 1.0) * bound) as f32
-        };
-        (0..self.rank * inputs).map(|_| draw()).collect()
-    }
-}
-
-/// A step of splitmix64.
-fn mixed(state: u64) -> u64 {
-    let x = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-    let x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    let x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    x ^ (x >> 31)
-}
-
-/// A tensor's module: its name without `.weight`.
-pub(crate) fn module_of(name: &str) -> &str {
-    name.strip_suffix(".weight").unwrap_or(name)
-}
-
-/// The adapter of one module.
-#[derive(Debug, Clone, PartialEq)]
-pub struct LoraMatrices {
-    /// `model.text_model.layers.0.self_attn.q_proj`.
-    pub module: String,
-    /// Rows of `a`, columns of `b`.
-    pub rank: usize,
-    /// `[rank, inputs]`.
-    pub a: Vec<f32>,
-    /// `[outputs, rank]`.
-    pub b: Vec<f32>,
-}
-
-impl LoraMatrices {
-    /// Of the matrix that it adapts: outputs and inputs.
-    pub fn shape(&self) -> [usize; 2] {
-        [self.b.len() / self.rank, self.a.len() / self.rank]
-    }
-
-    /// Adds `scaling · B · A` to `[outputs, inputs]` numbers.
-    pub(crate) fn add_to(&self, numbers: &mut [f32], scaling: f64) {
-        let inputs = self.a.len() / self.rank;
-        let mut sums = vec![0.0_f64; inputs];
-        for (numbers, b) in numbers.chunks_mut(inputs).zip(self.b.chunks(self.rank)) {
-            sums.fill(0.0);
-            for (b, a) in b.iter().zip(self.a.chunks(inputs)) {
-                sums.iter_mut().zip(a).for_each(|(sum, a)| *sum += f64::from(*b) * f64::from(*a));
-            }
-            numbers.iter_mut().zip(&sums).for_each(|(x, sum)| *x = (f64::from(*x) + scaling * sum) as f32);
-        }
     }
 }
 
@@ -173,18 +119,5 @@ mod tests {
         assert!(!pattern.pick("model.text_model.layers.11.self_attn.v_proj.more"));
         assert!(!pattern.pick("model.vision_model.encoder.layers.0.self_attn.q_proj"));
         assert!(Targets::pattern("(").is_err());
-    }
-
-    #[test]
-    fn the_first_matrix_is_uniform_and_the_seeds() {
-        let options = LoraOptions { rank: 64, ..LoraOptions::default() };
-        let first = options.first_matrix("a.q_proj", 100);
-        let mean = first.iter().sum::<f32>() / first.len() as f32;
-        let deviation = (first.iter().map(|x| x * x).sum::<f32>() / first.len() as f32).sqrt();
-        assert!(first.iter().all(|x| x.abs() <= 0.1) && mean.abs() < 2e-3, "{mean}");
-        assert!((deviation - 0.1 / 3.0_f32.sqrt()).abs() < 2e-3, "{deviation}");
-        assert_eq!(first, options.first_matrix("a.q_proj", 100));
-        assert_ne!(first, options.first_matrix("a.v_proj", 100));
-        assert_ne!(first, LoraOptions { seed: 1, ..options }.first_matrix("a.q_proj", 100));
     }
 }

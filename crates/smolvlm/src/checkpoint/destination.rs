@@ -1,11 +1,11 @@
-//! The folder of a packed checkpoint, written beside its place and renamed when it is whole.
+//! The folder of a new checkpoint, written beside its place and renamed when it is whole.
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::checkpoint::is_packed_folder;
+use super::{Checkpoint, is_packed_folder};
 use crate::{Error, Result};
 
 /// Largest file that is taken over: nothing larger is ever read as text.
@@ -26,22 +26,39 @@ const WEIGHTS: [&str; 12] = [
     ".part",
 ];
 
-/// A folder in the making. It goes away when dropped unfinished.
-pub(super) struct Destination {
+/// What a new checkpoint may take the place of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Replace {
+    /// Nothing but an empty folder.
+    #[default]
+    Nothing,
+    /// A packed checkpoint with nothing beside it.
+    Packed,
+    /// Any checkpoint with nothing beside it.
+    Checkpoint,
+}
+
+/// A checkpoint's folder in the making. It goes away when dropped unfinished.
+#[derive(Debug)]
+pub struct Destination {
     place: PathBuf,
     beside: PathBuf,
     finished: bool,
 }
 
 impl Destination {
-    /// Makes a folder beside `place`, which must not exist or be empty; with `replace`, it may be a packed checkpoint.
-    pub(super) fn begin(place: &Path, replace: bool) -> Result<Self> {
+    /// Makes a folder beside `place`, which must not exist, or be empty, or be what may be replaced.
+    ///
+    /// # Errors
+    /// [`Usage`](crate::ErrorKind::Usage) when something else is there, or another one is in the making;
+    /// [`Input`](crate::ErrorKind::Input) when it cannot be made.
+    pub fn begin(place: &Path, replace: Replace) -> Result<Self> {
         let Some(name) = place.file_name() else {
             return Err(taken(place, "expected the name of a new folder"));
         };
         check_place(place, replace)?;
         let beside = place.with_file_name(with_ending(name, ".part"));
-        if replace && beside.is_dir() && holds_only_files(&beside) {
+        if replace != Replace::Nothing && beside.is_dir() && holds_only_files(&beside) {
             fs::remove_dir_all(&beside).map_err(|error| failed(&beside, "removed", error))?;
         }
         if let Some(parent) = place.parent().filter(|parent| !parent.as_os_str().is_empty()) {
@@ -57,25 +74,44 @@ impl Destination {
         }
     }
 
+    /// As [`begin`](Self::begin) with nothing to replace, for a caller that knows no other to be at work there: what an
+    /// interrupted one has left beside `place` is removed.
+    ///
+    /// # Errors
+    /// As [`begin`](Self::begin).
+    pub fn begin_again(place: &Path) -> Result<Self> {
+        check_place(place, Replace::Nothing)?;
+        let beside = place.with_file_name(with_ending(place.file_name().unwrap_or_default(), ".part"));
+        if beside.is_dir() && holds_only_files(&beside) {
+            fs::remove_dir_all(&beside).map_err(|error| failed(&beside, "removed", error))?;
+        }
+        Self::begin(place, Replace::Nothing)
+    }
+
     /// Where files are written.
-    pub(super) fn folder(&self) -> &Path {
+    pub fn folder(&self) -> &Path {
         &self.beside
     }
 
     /// Writes a small file.
-    pub(super) fn write(&self, file: &str, bytes: &[u8]) -> Result<()> {
+    ///
+    /// # Errors
+    /// [`Input`](crate::ErrorKind::Input) when it cannot be written.
+    pub fn write(&self, file: &str, bytes: &[u8]) -> Result<()> {
         let path = self.beside.join(file);
         fs::write(&path, bytes).map_err(|error| failed(&path, "written", error))
     }
 
     /// Takes over every file of `source` that holds no weights; their names, sorted.
-    pub(super) fn copy_from(&self, source: &Path) -> Result<Vec<String>> {
+    ///
+    /// # Errors
+    /// [`Input`](crate::ErrorKind::Input) when one cannot be copied.
+    pub fn copy_from(&self, source: &Path) -> Result<Vec<String>> {
         let mut copied = Vec::new();
         for entry in fs::read_dir(source).map_err(|error| failed(source, "read", error))? {
             let entry = entry.map_err(|error| failed(source, "read", error))?;
             let (from, name) = (entry.path(), entry.file_name().to_string_lossy().into_owned());
-            let lower = name.to_lowercase();
-            if lower.starts_with('.') || WEIGHTS.iter().any(|ending| lower.ends_with(ending)) {
+            if name.starts_with('.') || is_weights(&name) {
                 continue;
             }
             // Files of the hub's cache are links; this follows them.
@@ -91,7 +127,10 @@ impl Destination {
     }
 
     /// Brings the folder to its place.
-    pub(super) fn finish(mut self) -> Result<PathBuf> {
+    ///
+    /// # Errors
+    /// [`Input`](crate::ErrorKind::Input) when it cannot be renamed.
+    pub fn finish(mut self) -> Result<PathBuf> {
         let old = self.place.with_file_name(with_ending(self.place.file_name().unwrap_or_default(), ".old"));
         let replaced = self.place.is_dir();
         if replaced {
@@ -121,30 +160,38 @@ impl Drop for Destination {
     }
 }
 
+/// Whether a file of this name holds weights, in any format.
+pub fn is_weights(name: &str) -> bool {
+    let name = name.to_lowercase();
+    WEIGHTS.iter().any(|ending| name.ends_with(ending))
+}
+
 fn with_ending(name: &OsStr, ending: &str) -> OsString {
     let mut name = name.to_owned();
     name.push(ending);
     name
 }
 
-/// Whether a checkpoint may be put at `place`. Nothing but an earlier packed checkpoint is ever replaced.
-fn check_place(place: &Path, replace: bool) -> Result<()> {
+/// Whether a checkpoint may be put at `place`.
+fn check_place(place: &Path, replace: Replace) -> Result<()> {
     let entries = match fs::read_dir(place) {
         Ok(entries) => entries.count(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) if place.is_dir() => return Err(failed(place, "read", error)),
         Err(_) => return Err(taken(place, "is there and is no folder; give the name of a new one")),
     };
-    match (entries, replace) {
-        (0, _) => Ok(()),
-        (_, false) => {
-            Err(taken(place, "is not empty; give another folder, or replace the packed checkpoint in it (--force)"))
+    let (is_one, what) = match replace {
+        _ if entries == 0 => return Ok(()),
+        Replace::Nothing => {
+            return Err(taken(place, "is not empty; give another folder, or replace the checkpoint in it (--force)"));
         }
-        (_, true) if is_packed_folder(place) && holds_only_files(place) => Ok(()),
-        (_, true) => {
-            Err(taken(place, "holds something else than a packed checkpoint, and is left alone; give another folder"))
-        }
+        Replace::Packed => (is_packed_folder(place), "a packed checkpoint"),
+        Replace::Checkpoint => (Checkpoint::open(place).is_ok(), "a checkpoint"),
+    };
+    if is_one && holds_only_files(place) {
+        return Ok(());
     }
+    Err(taken(place, &format!("holds something else than {what}, and is left alone; give another folder")))
 }
 
 fn holds_only_files(folder: &Path) -> bool {
