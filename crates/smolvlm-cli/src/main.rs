@@ -8,7 +8,6 @@ mod console;
 mod exit;
 mod font;
 mod json;
-mod machine;
 mod plan;
 mod scenes;
 mod sheet;

@@ -81,7 +81,10 @@ fn mixture(weights: &BTreeMap<String, f32>) -> Result<Mixture> {
     for name in weights.keys() {
         if Skill::from_name(name).is_none() {
             let known: Vec<&str> = Skill::ALL.iter().map(|skill| skill.name()).collect();
-            return Err(Error::input(format!("`scenes.mixture`: expected one of {}, found {name:?}", known.join(", "))));
+            return Err(Error::input(format!(
+                "`scenes.mixture`: expected one of {}, found {name:?}",
+                known.join(", ")
+            )));
         }
     }
     let defaults: BTreeMap<Skill, f32> = Mixture::default().weights().collect();
@@ -89,7 +92,8 @@ fn mixture(weights: &BTreeMap<String, f32>) -> Result<Mixture> {
         let given = weights.get(skill.name()).or_else(|| defaults.get(skill));
         (*skill, given.copied().unwrap_or(0.0))
     };
-    Mixture::new(Skill::ALL.iter().map(weight)).map_err(|error| Error::input(format!("`scenes`: {error}")).caused_by(error))
+    Mixture::new(Skill::ALL.iter().map(weight))
+        .map_err(|error| Error::input(format!("`scenes`: {error}")).caused_by(error))
 }
 
 /// A number from 0 to below 1 that belongs to a sample (the finaliser of SplitMix64).
@@ -145,7 +149,9 @@ mod tests {
     #[test]
     fn settings_are_read_and_mistakes_named() {
         assert!(drawing(&Value::Null).is_ok());
-        assert!(drawing(&json!({"seed": 3, "split": "held", "tiles": 0.5, "mixture": {"word": 9, "caption": 0}})).is_ok());
+        assert!(
+            drawing(&json!({"seed": 3, "split": "held", "tiles": 0.5, "mixture": {"word": 9, "caption": 0}})).is_ok()
+        );
         for (settings, expected) in [
             (json!({"sed": 1}), "sed"),
             (json!({"tiles": 2}), "`scenes.tiles`: expected a share from 0 to 1, found 2"),
@@ -153,7 +159,7 @@ mod tests {
             (json!({"mixture": {"word": -1}}), "word"),
             (json!({"split": "test"}), "test"),
         ] {
-            let error = drawing(&settings).err().expect("a mistake").to_string();
+            let error = drawing(&settings).expect_err("a mistake").to_string();
             assert!(error.contains(expected), "{settings}: {error}");
         }
     }
@@ -181,7 +187,10 @@ mod tests {
         let tokenizer = smolvlm_scenes::train_tokenizer(1, 20_000).expect("a tokenizer");
         smolvlm_scenes::write_model_folder(&tokenizer, folder.path()).expect("written");
         let seconds = std::env::var("SMOLVLM_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(4.0);
-        println!("{:>7} {:>6} {:>10} {:>10} {:>10}", "threads", "tiles", "samples/s", "tokens/s", "tiles/s");
+        println!(
+            "{:>7} {:>6} {:>10} {:>10} {:>10} {:>24}",
+            "threads", "tiles", "samples/s", "tokens/s", "tiles/s", "samples/s of a processor"
+        );
         for (threads, tiles) in [(1, 0.0), (2, 0.0), (1, 0.1), (1, 1.0)] {
             measure(folder.path(), threads, tiles, seconds);
         }
@@ -205,7 +214,7 @@ mod tests {
         let (start, ahead) = (schedule.start(), LoaderOptions { threads, ..LoaderOptions::default() });
         let mut loader = Loader::start(maker, schedule, start, &ahead).expect("a loader");
         loader.next_batch().expect("a batch");
-        let (started, mut sums) = (std::time::Instant::now(), [0; 3]);
+        let (started, mut sums, before) = (std::time::Instant::now(), [0; 3], processor_seconds());
         while started.elapsed().as_secs_f64() < seconds {
             let batch = loader.next_batch().expect("a batch").expect("one more");
             assert!(batch.skipped.is_empty(), "{:?}", batch.skipped.first());
@@ -216,6 +225,15 @@ mod tests {
             }
         }
         let [samples, tokens, shown] = sums.map(|sum| sum as f64 / started.elapsed().as_secs_f64());
-        println!("{threads:>7} {tiles:>6} {samples:>10.0} {tokens:>10.0} {shown:>10.0}");
+        // What one processor would make if no other program ran on it.
+        let alone = sums[0] as f64 / (processor_seconds() - before).max(1e-9);
+        println!("{threads:>7} {tiles:>6} {samples:>10.0} {tokens:>10.0} {shown:>10.0} {alone:>24.0}");
+    }
+
+    /// Time that this process has computed, on all threads; in hundredths of a second.
+    fn processor_seconds() -> f64 {
+        let text = std::fs::read_to_string("/proc/self/stat").expect("a Linux machine");
+        let fields = text.rsplit(')').next().expect("fields").split_whitespace().skip(11).take(2);
+        fields.map(|ticks| ticks.parse::<f64>().expect("ticks") / 100.0).sum()
     }
 }

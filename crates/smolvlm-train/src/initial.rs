@@ -86,9 +86,9 @@ fn check_folder(folder: &Path) -> Result<()> {
 /// As [`draw_checkpoint`].
 pub fn draw_weights(folder: &Path, options: &InitialWeights) -> Result<()> {
     let path = folder.join(CONFIG);
-    let json: serde_json::Value = fs::read(&path)
-        .map_err(|error| failed(&path, "read", error))
-        .and_then(|text| serde_json::from_slice(&text).map_err(|error| Error::input(error.to_string()).at(path.display())))?;
+    let json: serde_json::Value = fs::read(&path).map_err(|error| failed(&path, "read", error)).and_then(|text| {
+        serde_json::from_slice(&text).map_err(|error| Error::input(error.to_string()).at(path.display()))
+    })?;
     let config = ModelConfig::from_json(&json).map_err(|error| Error::from(error).at(path.display()))?;
     let range = |tower: &str| json[tower]["initializer_range"].as_f64().filter(|range| *range > 0.0).unwrap_or(RANGE);
     let rules = Rules {

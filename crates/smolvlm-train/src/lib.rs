@@ -28,8 +28,8 @@ pub use lora::{AdapterFile, LoraOptions, Targets};
 pub use optimizer::{Optimizer, OptimizerSettings, Rates};
 pub use parameters::{Group, Parameter};
 pub use run::{
-    Beginning, Evaluation, Evaluator, Finetune, LogLine, Override, Prepared, Run, RunConfig, RunSettings, StepReport, Surroundings,
-    read_log,
+    Beginning, Evaluation, Evaluator, Finetune, LogLine, Override, Prepared, Run, RunConfig, RunSettings, StepReport,
+    Surroundings, read_log,
 };
 pub use save::{merge_adapter, save_checkpoint};
 pub use schedule::{Schedule, Shape};

@@ -5,14 +5,16 @@ use std::time::{Duration, Instant};
 use indicatif::ProgressBar;
 use serde_json::json;
 use smolvlm::checkpoint::hub;
-use smolvlm::{Device, Error, Result};
+use smolvlm::{Device, Error, ProcessMemory, Result};
 use smolvlm_kernels::{CpuBackend, TrainBackend};
 use smolvlm_train::data::Report;
-use smolvlm_train::{Beginning, Evaluation, Finetune, LogLine, Override, Prepared, RunConfig, StepReport, Surroundings};
+use smolvlm_train::{
+    Beginning, Evaluation, Finetune, LogLine, Override, Prepared, RunConfig, StepReport, Surroundings,
+};
 
 use crate::args::TrainingArgs;
 use crate::console::{self, Console};
-use crate::{machine, plan, scenes};
+use crate::{plan, scenes};
 
 /// Problems that are shown one by one.
 const SHOWN: usize = 20;
@@ -27,7 +29,9 @@ pub(crate) fn finetune(args: &TrainingArgs, beginning: Beginning) -> Result<()> 
     }
     match args.device {
         Device::Auto | Device::Cpu => run(prepared, CpuBackend::new(args.threads)?, args, console),
-        device => Err(Error::usage(format!("--device {device}: training computes on the processor only; expected cpu"))),
+        device => {
+            Err(Error::usage(format!("--device {device}: training computes on the processor only; expected cpu")))
+        }
     }
 }
 
@@ -46,7 +50,9 @@ fn run<B: TrainBackend>(prepared: Prepared, backend: B, args: &TrainingArgs, con
 fn overrides(args: &TrainingArgs) -> Result<Vec<Override>> {
     let path = |path: &std::path::Path| {
         let absolute = std::path::absolute(path);
-        absolute.map(|path| path.display().to_string()).map_err(|error| Error::usage(format!("{}: {error}", path.display())))
+        absolute
+            .map(|path| path.display().to_string())
+            .map_err(|error| Error::usage(format!("{}: {error}", path.display())))
     };
     let set = args.set.iter().map(|text| Override::parse(text).map_err(|error| ours(error.at("--set"))));
     let mut all = set.collect::<Result<Vec<_>>>()?;
@@ -102,6 +108,10 @@ fn learn<B: TrainBackend>(finetune: &mut Finetune<B>, args: &TrainingArgs, conso
     if run.step_count() > 0 {
         console.note(&format!("going on after step {} of {}", run.step_count(), run.total_steps()));
     }
+    if let Some(evaluation) = run.measure_first().map_err(ours)?.cloned() {
+        console.note(&measured(0, &evaluation));
+        tell_evaluation(args, 0, &evaluation)?;
+    }
     let bar = console.bar(run.total_steps(), "learning {wide_bar:.cyan/dim} {pos}/{len} {msg}, {eta} left");
     bar.set_position(run.step_count());
     let (started, mut tokens) = (Instant::now(), 0);
@@ -111,25 +121,33 @@ fn learn<B: TrainBackend>(finetune: &mut Finetune<B>, args: &TrainingArgs, conso
         for skipped in run.skipped() {
             bar.suspend(|| console.note(&format!("skipped: {}", skipped.message)));
         }
+        let step = report.step;
+        tell_line(args, &LogLine::Step(report))?;
         if let Some(evaluation) = run.evaluation() {
-            bar.suspend(|| console.note(&measured(report.step, evaluation)));
-        }
-        if args.json {
-            let evaluation = run.evaluation().cloned();
-            let evaluation = evaluation.map(|evaluation| LogLine::Evaluation { step: report.step, evaluation });
-            for line in std::iter::once(LogLine::Step(report)).chain(evaluation) {
-                let line = serde_json::to_string(&line).map_err(|error| Error::internal(error.to_string()))?;
-                console::print(&format!("{line}\n"))?;
-            }
+            bar.suspend(|| console.note(&measured(step, evaluation)));
+            tell_evaluation(args, step, evaluation)?;
         }
     }
     bar.finish_and_clear();
     Ok(())
 }
 
+fn tell_evaluation(args: &TrainingArgs, step: u64, evaluation: &Evaluation) -> Result<()> {
+    tell_line(args, &LogLine::Evaluation { step, evaluation: evaluation.clone() })
+}
+
+/// A line of the log on standard output, with `--json`.
+fn tell_line(args: &TrainingArgs, line: &LogLine) -> Result<()> {
+    if !args.json {
+        return Ok(());
+    }
+    let line = serde_json::to_string(line).map_err(|error| Error::internal(error.to_string()))?;
+    console::print(&format!("{line}\n"))
+}
+
 fn show(bar: &ProgressBar, report: &StepReport, tokens: u64, elapsed: Duration) {
     let speed = tokens as f64 / elapsed.as_secs_f64().max(1e-9);
-    let memory = machine::memory().map_or(String::new(), |memory| format!(", {}", console::bytes(memory)));
+    let memory = ProcessMemory::read().map_or(String::new(), |memory| format!(", {}", console::bytes(memory.now)));
     bar.set_message(format!("loss {:.3}, {speed:.0} tokens/s{memory}", report.loss));
     bar.set_position(report.step);
 }
@@ -139,7 +157,9 @@ fn measured(step: u64, evaluation: &Evaluation) -> String {
     let Evaluation { loss, perplexity, accuracy, samples, exact, .. } = evaluation;
     let exact = exact.map_or(String::new(), |exact| format!(", {:.1} % of answers exact", 100.0 * exact));
     let accuracy = 100.0 * accuracy;
-    format!("step {step}: loss {loss:.3} of {samples} samples, perplexity {perplexity:.2}, {accuracy:.1} % of tokens right{exact}")
+    format!(
+        "step {step}: loss {loss:.3} of {samples} samples, perplexity {perplexity:.2}, {accuracy:.1} % of tokens right{exact}"
+    )
 }
 
 /// Another crate's error as this program reports it.

@@ -208,7 +208,9 @@ mod tests {
     fn packs_fit_and_are_nearly_full() {
         let (order, lengths) = many();
         let plan = BatchRule::Packed { tokens: 4000, tiles: 1000, window: 500 }.plan(&order, Some(&lengths), 1, 0);
-        let tokens = |batch: &[u32]| batch.iter().map(|at| lengths.of(order[*at as usize]).map_or(0, |length| length.tokens)).sum::<u32>();
+        let tokens = |batch: &[u32]| {
+            batch.iter().map(|at| lengths.of(order[*at as usize]).map_or(0, |length| length.tokens)).sum::<u32>()
+        };
         let total: u32 = (0..plan.len()).map(|index| tokens(plan.batch(index))).sum();
         assert!((0..plan.len()).all(|index| tokens(plan.batch(index)) <= 4000));
         assert!(plan.len() as u32 <= total / 4000 + 2, "{} batches for {total} tokens", plan.len());

@@ -78,7 +78,9 @@ impl Schedule {
         }
         let has_drawn = samples.datasets().iter().any(Dataset::is_drawn);
         if has_drawn && rule.needs_lengths() {
-            return Err(Error::usage("grouping and packing need the lengths of samples, which drawn ones (`scenes`) have none of: expected batches by count"));
+            return Err(Error::usage(
+                "grouping and packing need the lengths of samples, which drawn ones (`scenes`) have none of: expected batches by count",
+            ));
         }
         if !has_drawn && lengths.as_ref().is_some_and(|lengths| lengths.iter().all(|length| length.tokens == 0)) {
             return Err(Error::input("not one sample can be used: see what the check has found"));

@@ -43,7 +43,9 @@ impl Dataset {
         let content = match &entry.scenes {
             None => Content::Files(Files::open(mixture, index, part)?),
             Some(_) if matches!(part, Part::Held(_)) => {
-                return Err(Error::usage("of drawn samples (`scenes`) no share can be held out: expected data of their own"));
+                return Err(Error::usage(
+                    "of drawn samples (`scenes`) no share can be held out: expected data of their own",
+                ));
             }
             Some(settings) => {
                 let epoch = u32::try_from(entry.cap.unwrap_or(DRAWN));

@@ -199,7 +199,8 @@ impl ExampleMaker {
 
     /// What a sample would become, in numbers. Opens headers only.
     pub(super) fn measure(&self, sample: &Sample) -> Result<Size> {
-        let outline = self.processor_for(sample).outline_complete(&sample.messages, self.rules.loss == Loss::Replies)?;
+        let outline =
+            self.processor_for(sample).outline_complete(&sample.messages, self.rules.loss == Loss::Replies)?;
         let counted = counted(&outline.ids, &outline.replies, self.processor.image_token(), self.rules.loss);
         let tokens = self.kept(&outline.ids, &counted)?;
         let Outline { tiles, images, videos, frames, .. } = outline;

@@ -17,10 +17,10 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use smolvlm_kernels::Format;
 
+use super::RunSettings;
 use super::data::DataConfig;
 use super::evaluation::EvaluationConfig;
 use super::overrides::{self, Override};
-use super::RunSettings;
 use crate::data::{BatchRule, ExampleRules, Loss};
 use crate::initial::InitialWeights;
 use crate::lora::{LoraOptions, Targets};

@@ -26,7 +26,7 @@ pub struct EvaluationConfig {
     /// In place of them: how much of the training data is held out, of every entry, chosen by the run's seed.
     #[serde(default)]
     pub share: Option<Share>,
-    /// Steps between two evaluations; there is always one after the last step. 0: that one alone.
+    /// Steps between two evaluations; the first comes before any step, the last after all. 0: the last alone.
     #[serde(default)]
     pub every: u64,
     /// Most samples, evenly spaced among all.
@@ -77,7 +77,7 @@ impl EvaluationConfig {
 }
 
 /// What was measured after some steps.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Evaluation {
     /// Mean cross-entropy over all answer tokens, in nats.
@@ -275,12 +275,8 @@ mod tests {
     #[test]
     fn the_last_answer_is_asked_for() {
         let counted = [false, true, true, false, false, true, true, false];
-        let example = data::Example {
-            name: "x".into(),
-            ids: (10..18).collect(),
-            counted: counted.to_vec(),
-            pixels: Vec::new(),
-        };
+        let example =
+            data::Example { name: "x".into(), ids: (10..18).collect(), counted: counted.to_vec(), pixels: Vec::new() };
         let asked = Asked::of(&example).unwrap();
         assert_eq!((asked.prompt.ids, asked.expected), (vec![10, 11, 12, 13, 14], vec![15, 16]));
     }
