@@ -10,7 +10,6 @@ mod exit;
 mod files;
 mod font;
 mod json;
-mod machine;
 mod picture;
 mod plan;
 mod scenes;

@@ -159,7 +159,7 @@ mod tests {
             (json!({"mixture": {"word": -1}}), "word"),
             (json!({"split": "test"}), "test"),
         ] {
-            let error = drawing(&settings).err().expect("a mistake").to_string();
+            let error = drawing(&settings).expect_err("a mistake").to_string();
             assert!(error.contains(expected), "{settings}: {error}");
         }
     }
@@ -187,7 +187,10 @@ mod tests {
         let tokenizer = smolvlm_scenes::train_tokenizer(1, 20_000).expect("a tokenizer");
         smolvlm_scenes::write_model_folder(&tokenizer, folder.path()).expect("written");
         let seconds = std::env::var("SMOLVLM_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(4.0);
-        println!("{:>7} {:>6} {:>10} {:>10} {:>10}", "threads", "tiles", "samples/s", "tokens/s", "tiles/s");
+        println!(
+            "{:>7} {:>6} {:>10} {:>10} {:>10} {:>24}",
+            "threads", "tiles", "samples/s", "tokens/s", "tiles/s", "samples/s of a processor"
+        );
         for (threads, tiles) in [(1, 0.0), (2, 0.0), (1, 0.1), (1, 1.0)] {
             measure(folder.path(), threads, tiles, seconds);
         }
@@ -211,7 +214,7 @@ mod tests {
         let (start, ahead) = (schedule.start(), LoaderOptions { threads, ..LoaderOptions::default() });
         let mut loader = Loader::start(maker, schedule, start, &ahead).expect("a loader");
         loader.next_batch().expect("a batch");
-        let (started, mut sums) = (std::time::Instant::now(), [0; 3]);
+        let (started, mut sums, before) = (std::time::Instant::now(), [0; 3], processor_seconds());
         while started.elapsed().as_secs_f64() < seconds {
             let batch = loader.next_batch().expect("a batch").expect("one more");
             assert!(batch.skipped.is_empty(), "{:?}", batch.skipped.first());
@@ -222,6 +225,15 @@ mod tests {
             }
         }
         let [samples, tokens, shown] = sums.map(|sum| sum as f64 / started.elapsed().as_secs_f64());
-        println!("{threads:>7} {tiles:>6} {samples:>10.0} {tokens:>10.0} {shown:>10.0}");
+        // What one processor would make if no other program ran on it.
+        let alone = sums[0] as f64 / (processor_seconds() - before).max(1e-9);
+        println!("{threads:>7} {tiles:>6} {samples:>10.0} {tokens:>10.0} {shown:>10.0} {alone:>24.0}");
+    }
+
+    /// Time that this process has computed, on all threads; in hundredths of a second.
+    fn processor_seconds() -> f64 {
+        let text = std::fs::read_to_string("/proc/self/stat").expect("a Linux machine");
+        let fields = text.rsplit(')').next().expect("fields").split_whitespace().skip(11).take(2);
+        fields.map(|ticks| ticks.parse::<f64>().expect("ticks") / 100.0).sum()
     }
 }

@@ -1,10 +1,8 @@
 //! What is written: exported samples, and the model's folder.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::LazyLock;
 
-use safetensors::tensor::{Dtype, TensorView};
 use serde_json::Value;
 use smolvlm::checkpoint::Checkpoint;
 use smolvlm::media::source::MediaLimits;
@@ -119,7 +117,7 @@ fn a_question_costs_few_tokens() {
 fn our_engine_loads_the_folder_once_there_are_weights() {
     let folder = tempfile::tempdir().expect("a folder");
     write_model_folder(&TOKENIZER, folder.path()).expect("written");
-    write_random_weights(folder.path());
+    smolvlm_train::draw_weights(folder.path(), &smolvlm_train::InitialWeights::default()).expect("weights");
     let checkpoint = Checkpoint::open(folder.path()).expect("a checkpoint");
     checkpoint.validate().expect("weights that fit");
     assert_eq!(checkpoint.config().parameter_count(), PARAMETERS as u64);
@@ -135,55 +133,4 @@ fn our_engine_loads_the_folder_once_there_are_weights() {
     let messages = Messages::new().user([Content::image(picture.path()), Content::text("What is where?")]);
     let reply = model.generate(&messages, &GenerateOptions::default().max_new_tokens(3)).expect("a reply");
     assert!(reply.usage.prompt_tokens > 20, "{:?}", reply.usage);
-}
-
-/// Weights of the names and shapes of `SmolVLMForConditionalGeneration`, written down here once more.
-fn write_random_weights(folder: &Path) {
-    let mut shapes: BTreeMap<String, Vec<usize>> = BTreeMap::new();
-    let mut add = |name: &str, shape: &[usize], bias: bool| {
-        shapes.insert(format!("model.{name}.weight"), shape.to_vec());
-        if bias {
-            shapes.insert(format!("model.{name}.bias"), shape[..1].to_vec());
-        }
-    };
-    add("vision_model.embeddings.patch_embedding", &[192, 3, 8, 8], true);
-    add("vision_model.embeddings.position_embedding", &[256, 192], false);
-    add("vision_model.post_layernorm", &[192], true);
-    add("connector.modality_projection.proj", &[256, 3072], false);
-    add("text_model.embed_tokens", &[960, 256], false);
-    add("text_model.norm", &[256], false);
-    for layer in 0..6 {
-        let vision = format!("vision_model.encoder.layers.{layer}");
-        for name in ["layer_norm1", "layer_norm2"] {
-            add(&format!("{vision}.{name}"), &[192], true);
-        }
-        for name in ["q_proj", "k_proj", "v_proj", "out_proj"] {
-            add(&format!("{vision}.self_attn.{name}"), &[192, 192], true);
-        }
-        add(&format!("{vision}.mlp.fc1"), &[768, 192], true);
-        add(&format!("{vision}.mlp.fc2"), &[192, 768], true);
-        let text = format!("text_model.layers.{layer}");
-        for name in ["input_layernorm", "post_attention_layernorm"] {
-            add(&format!("{text}.{name}"), &[256], false);
-        }
-        for (name, rows) in [("q_proj", 256), ("k_proj", 128), ("v_proj", 128), ("o_proj", 256)] {
-            add(&format!("{text}.self_attn.{name}"), &[rows, 256], false);
-        }
-        add(&format!("{text}.mlp.gate_proj"), &[640, 256], false);
-        add(&format!("{text}.mlp.up_proj"), &[640, 256], false);
-        add(&format!("{text}.mlp.down_proj"), &[256, 640], false);
-    }
-    let mut state = 1u32;
-    let mut number = || {
-        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        half::bf16::from_f32((state >> 8) as f32 / (1 << 24) as f32 * 0.1 - 0.05).to_le_bytes()
-    };
-    let data: BTreeMap<&String, Vec<u8>> = shapes
-        .iter()
-        .map(|(name, shape)| (name, (0..shape.iter().product::<usize>()).flat_map(|_| number()).collect()))
-        .collect();
-    let views = data.iter().map(|(name, bytes)| {
-        (*name, TensorView::new(Dtype::BF16, shapes[*name].clone(), bytes).expect("bytes of the shape"))
-    });
-    safetensors::serialize_to_file(views, None, &folder.join("model.safetensors")).expect("written");
 }

@@ -84,7 +84,7 @@ fn lengths_are_those_of_the_examples() {
     let report = check(&maker, &CheckOptions::default(), &|_, _| {});
     let mut totals = (0, 0, 0);
     for sample in maker.samples().iter() {
-        let length = report.lengths.of(sample);
+        let length = report.lengths.of(sample).unwrap();
         match maker.make(sample) {
             Ok(example) => {
                 assert_eq!((length.tokens as usize, length.tiles as usize), (example.ids.len(), example.tiles()));
@@ -106,7 +106,7 @@ fn samples_over_the_token_limit_are_problems_unless_they_are_cut() {
         let rules = ExampleRules { max_tokens: 60, too_long, ..ExampleRules::default() };
         let maker = ExampleMaker::new(common::samples(&mixture(&path)), processor(), rules).unwrap();
         let report = check(&maker, &CheckOptions::default(), &|_, _| {});
-        (report.problem_count, report.lengths.of(SampleRef { dataset: 0, sample: 0 }).tokens)
+        (report.problem_count, report.lengths.of(SampleRef { dataset: 0, sample: 0 }).unwrap().tokens)
     };
     assert_eq!((found(TooLong::Skip), found(TooLong::Truncate)), ((1, 0), (0, 60)));
     // A cut through the second picture is found without decoding either.
@@ -151,7 +151,7 @@ fn strategies_select_from_all_files_of_an_entry_together() {
         let samples =
             Samples::open(&Mixture { datasets: vec![entry(folder.path(), sampling)], ..Mixture::of("") }, CACHE)
                 .unwrap();
-        let question = |sample| match &samples.read(sample).unwrap().0[0].content[0] {
+        let question = |sample| match &samples.read(sample).unwrap().messages.0[0].content[0] {
             smolvlm::messages::Content::Text(text) => text.clone(),
             other => panic!("{other:?}"),
         };

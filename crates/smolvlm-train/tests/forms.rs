@@ -218,7 +218,7 @@ fn media_start_at_the_root_or_at_the_folder_of_the_file() {
     let (folder, path) = folder_with("data.json", json!([record]).to_string());
     let image = |samples: &Samples| {
         let messages = samples.read(SampleRef { dataset: 0, sample: 0 }).unwrap();
-        match messages.images().next() {
+        match messages.messages.images().next() {
             Some(MediaSource::Path(path)) => path.clone(),
             other => panic!("{other:?}"),
         }

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use common::{CACHE, folder_with, goldens, maker, mixture, processor};
 use serde_json::json;
 use smolvlm_train::data::{
-    Batch, BatchRule, CheckOptions, Cursor, Entry, ExampleMaker, ExampleRules, Lengths, Loader, LoaderOptions, Mixture,
-    Order, Samples, Schedule, ScheduleOptions, check,
+    Batch, BatchRule, CheckOptions, Cursor, Drawing, Entry, ExampleMaker, ExampleRules, Lengths, Loader, LoaderOptions,
+    Mixture, Order, Part, Sample, Samples, Schedule, ScheduleOptions, check,
 };
 use tempfile::TempDir;
 
@@ -247,4 +247,75 @@ fn weighted_entries_share_an_epoch_and_take_turns_through_all_their_samples() {
     }
     // Eight epochs take 40 of the 40, and 120 of the three: each as often as its neighbours.
     assert_eq!(times, [vec![1; 40], vec![40; 3]]);
+}
+
+/// Sample `n` asks for `n`, with a picture of that shade; every ninth cannot be drawn.
+#[derive(Debug)]
+struct Numbers;
+
+impl Drawing for Numbers {
+    fn sample(&self, number: u64) -> smolvlm_train::Result<Sample> {
+        if number % 9 == 8 {
+            return Err(smolvlm_train::Error::input("no picture of that"));
+        }
+        let data = vec![(number % 251) as u8; 30 * 20 * 3];
+        let picture = smolvlm::media::source::DecodedImage { width: 30, height: 20, channels: 3, data };
+        let picture = smolvlm::media::source::MediaSource::Decoded(Arc::new(picture));
+        let question = [smolvlm::Content::image(picture), smolvlm::Content::text("Which number?")];
+        let messages = smolvlm::Messages::new().user(question).assistant(format!("It is {number}."));
+        Ok(Sample { messages, split: Some(number % 2 == 1) })
+    }
+
+    fn identity(&self) -> String {
+        "numbers".to_owned()
+    }
+}
+
+fn drawn_maker(text: &str) -> ExampleMaker {
+    let mixture = Mixture::from_yaml(text).unwrap();
+    let samples = Samples::open_with(&mixture, CACHE, &|_| Ok(Arc::new(Numbers)), Part::All).unwrap();
+    ExampleMaker::new(Arc::new(samples), processor(), ExampleRules::default()).unwrap()
+}
+
+#[test]
+fn drawn_samples_are_new_in_every_epoch_the_same_on_any_threads_and_gone_on_with() {
+    let maker = drawn_maker("datasets: [{scenes: {}, cap: 10}]");
+    let report = check(&maker, &CheckOptions::default(), &|_, _| {});
+    assert_eq!((report.problem_count, report.lengths.of(maker.samples().iter().next().unwrap())), (1, None));
+    let lengths = Some(report.lengths);
+    let schedule = Schedule::new(&maker, ScheduleOptions { lengths, ..options(BY_THREE, 3) }).unwrap();
+    let whole = run(&maker, &schedule, schedule.start(), &threads(1));
+    let numbers: Vec<String> =
+        whole.iter().flat_map(|(batch, _)| &batch.examples).map(|example| example.name.clone()).collect();
+    let expected = (0..30).filter(|number| number % 9 != 8).map(|number| format!("scenes: sample {number}"));
+    assert_eq!(numbers, expected.collect::<Vec<_>>());
+    let tiles = |number: usize| whole[number / 3].0.examples[number % 3].tiles();
+    assert!(tiles(0) == 1 && tiles(1) > 1, "one is shown whole, one is split");
+    for options in [threads(5), LoaderOptions { threads: 3, bytes: 1, examples: 2 }] {
+        assert!(run(&maker, &schedule, schedule.start(), &options) == whole, "{options:?}");
+    }
+    let rest = run(&maker, &schedule, whole[4].1.clone(), &threads(2));
+    assert_eq!(rest.len(), whole.len() - 5);
+    assert!(rest.iter().zip(&whole[5..]).all(|(a, b)| a.0.examples == b.0.examples && a.1 == b.1));
+}
+
+#[test]
+fn drawn_samples_mix_with_files_by_weight_and_have_no_lengths_to_group_by() {
+    let (_folder, path) = records(6, &[]);
+    let text = format!(
+        "media_root: {}\nsamples_per_epoch: 12\ndatasets: [{{scenes: {{}}, weight: 2}}, {{path: {}, weight: 1}}]",
+        goldens("inputs").display(),
+        path.display()
+    );
+    let maker = drawn_maker(&text);
+    let order = Order::new(maker.samples(), 3, true).unwrap();
+    for epoch in 0..3 {
+        let drawn = order.epoch(maker.samples(), epoch);
+        let numbers: Vec<u32> = drawn.iter().filter(|sample| sample.dataset == 0).map(|sample| sample.sample).collect();
+        assert_eq!(numbers, (epoch as u32 * 8..epoch as u32 * 8 + 8).collect::<Vec<_>>());
+    }
+    let grouped = options(BatchRule::Grouped { samples: 2, window: 2 }, 1);
+    let lengths = Some(check(&maker, &CheckOptions::default(), &|_, _| {}).lengths);
+    let error = Schedule::new(&maker, ScheduleOptions { lengths, ..grouped }).unwrap_err();
+    assert!(error.to_string().contains("by count"), "{error}");
 }

@@ -12,7 +12,11 @@ use serde_json::json;
 use smolvlm::checkpoint::Checkpoint;
 use smolvlm_kernels::{CpuBackend, Format};
 use smolvlm_train::data::{BatchRule, ExampleMaker, ExampleRules, LoaderOptions, Samples, Schedule, ScheduleOptions};
-use smolvlm_train::{ErrorKind, Learner, LearnerOptions, LoraOptions, Rates, Result, Run, RunSettings, StepReport};
+use smolvlm_train::run::EvaluationConfig;
+use smolvlm_train::{
+    ErrorKind, Evaluation, Evaluator, Learner, LearnerOptions, LogLine, LoraOptions, Rates, Result, Run, RunSettings,
+    StepReport, read_log,
+};
 
 /// Where the child process of the test trains, and on what.
 const CHILD_FOLDER: &str = "SMOLVLM_TEST_RUN_FOLDER";
@@ -160,4 +164,89 @@ fn a_folder_of_another_run_is_refused_and_a_finished_one_has_no_more_steps() {
     let error = open(&data, folder.path(), other).err().expect("other rates");
     assert_eq!(error.kind(), ErrorKind::Usage);
     assert!(error.to_string().contains("other settings"), "{error}");
+}
+
+/// The same run, measured with all usable samples every four steps, two answers of each.
+fn open_measured(data: &Path, folder: &Path) -> Run<CpuBackend> {
+    let samples = Arc::new(Samples::open(&mixture(data), CACHE).expect("samples"));
+    let maker = ExampleMaker::new(samples, processor(), ExampleRules::default()).expect("a maker");
+    let config: EvaluationConfig =
+        serde_json::from_value(json!({"data": "unused", "every": 4, "batch": 3, "generate": 2, "max_new_tokens": 5}))
+            .expect("a configuration");
+    let evaluator = Evaluator::new(maker, config, vec![2], 2).expect("an evaluator");
+    let run = open(data, folder, settings()).expect("a run").with_evaluation(evaluator);
+    run.with_events().expect("an event file")
+}
+
+/// The evaluations of the log, without the time, which differs.
+fn evaluations(folder: &Path) -> Vec<(u64, Evaluation)> {
+    let lines = read_log(folder).expect("a log").into_iter();
+    let evaluation = |line| match line {
+        LogLine::Evaluation { step, evaluation } => Some((step, Evaluation { seconds: 0.0, ..evaluation })),
+        LogLine::Step(_) => None,
+    };
+    lines.filter_map(evaluation).collect()
+}
+
+#[test]
+fn measuring_changes_no_bit_of_a_run_and_goes_on_with_it() {
+    let (folder, data) = folder_with("records.jsonl", records());
+    let place = |name: &str| folder.path().join(name);
+    let mut plain = open(&data, &place("plain"), settings()).expect("a run");
+    let steps = to_the_end(&mut plain);
+    let mut measured = open_measured(&data, &place("measured"));
+    assert!(measured.measure_first().expect("figures").is_some());
+    assert_eq!(to_the_end(&mut measured).len(), steps.len());
+    assert!(weights(&plain) == weights(&measured), "the weights of both");
+    let found = evaluations(&place("measured"));
+    assert_eq!(found.iter().map(|(step, _)| *step).collect::<Vec<_>>(), [0, 4, 8, 12, 15]);
+    for (_, evaluation) in &found {
+        assert_eq!((evaluation.samples, evaluation.skipped, evaluation.generated), (7, 1, Some(2)));
+        assert!((evaluation.perplexity.ln() - evaluation.loss).abs() < 1e-9 && evaluation.accuracy <= 1.0);
+    }
+    assert!(found[4].1.loss < found[0].1.loss && found[4].1.accuracy >= found[0].1.accuracy, "{found:?}");
+    let answers = std::fs::read_to_string(place("measured").join("evaluation/step-15.jsonl")).expect("answers");
+    let answer: serde_json::Value = serde_json::from_str(answers.lines().next().expect("one")).expect("JSON");
+    assert_eq!((answers.lines().count(), &answer["expected"]), (2, &json!("one")));
+    assert!(answer["prompt"].as_str().is_some_and(|prompt| prompt.contains("Number 0?")), "{answer}");
+    assert!(std::fs::read_to_string(place("measured").join("loss.svg")).is_ok_and(|text| text.contains("evaluation")));
+
+    // Stopped after the ninth step, past the place of the sixth; then gone on with.
+    let mut stopped = open_measured(&data, &place("stopped"));
+    stopped.measure_first().expect("figures");
+    (0..9).for_each(|_| assert!(stopped.step().expect("a step").is_some()));
+    stopped.step().expect("the tenth, which is forgotten");
+    drop(stopped);
+    let mut resumed = open_measured(&data, &place("stopped"));
+    assert!(resumed.measure_first().expect("nothing").is_none());
+    to_the_end(&mut resumed);
+    assert_eq!(evaluations(&place("stopped")), found);
+    let files = std::fs::read_dir(place("stopped")).expect("a folder").flatten();
+    assert_eq!(files.filter(|file| file.file_name().to_string_lossy().contains("tfevents")).count(), 2);
+}
+
+#[test]
+fn the_loss_of_an_evaluation_is_the_mean_over_all_its_tokens_whatever_the_batch() {
+    let (folder, data) = folder_with("records.jsonl", records());
+    let mut run = open(&data, folder.path(), settings()).expect("a run");
+    run.step().expect("a step");
+    let checkpoint = Checkpoint::open(&goldens("checkpoint")).expect("a checkpoint");
+    let mut learner =
+        Learner::load(CpuBackend::new(1).expect("threads"), &checkpoint, LearnerOptions::default()).expect("a learner");
+    let measure = |learner: &mut Learner<CpuBackend>, batch: usize| {
+        let samples = Arc::new(Samples::open(&mixture(&data), CACHE).expect("samples"));
+        let maker = ExampleMaker::new(samples, processor(), ExampleRules::default()).expect("a maker");
+        let config = serde_json::from_value(json!({"data": "unused", "batch": batch})).expect("a configuration");
+        let evaluator = Evaluator::new(maker, config, vec![2], 1).expect("an evaluator");
+        evaluator.measure(learner, 0, folder.path()).expect("figures")
+    };
+    let (one, all) = (measure(&mut learner, 1), measure(&mut learner, 8));
+    assert_eq!((one.tokens, one.accuracy), (all.tokens, all.accuracy));
+    // Sums of a few dozen numbers in f64, in another order.
+    assert!((one.loss - all.loss).abs() < 1e-12 * all.loss, "{one:?} {all:?}");
+    let maker = common::maker(&mixture(&data));
+    let examples: Vec<_> =
+        maker.samples().iter().filter_map(|sample| maker.make(sample).ok()).map(Into::into).collect();
+    let whole = learner.evaluate(&examples).expect("a loss");
+    assert!((whole.mean() - all.loss).abs() < 1e-12 * all.loss);
 }

@@ -20,6 +20,7 @@ mod quantize;
 pub use compat::Compat;
 pub use error::{Error, ErrorKind, Result};
 pub use generate::{FinishReason, GenerateOptions, Sampling};
+pub use machine::ProcessMemory;
 pub use messages::{Content, Messages};
 pub use pipeline::{
     DEFAULT_MODEL, Device, Dtype, Gpu, GpuLibrary, LoadOptions, Machine, MediaOptions, Outline, Prepared, Processor,

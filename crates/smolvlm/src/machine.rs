@@ -1,4 +1,4 @@
-//! What the machine has: memory that is left, and cores.
+//! What the machine has, memory that is left and cores; and what this process takes.
 
 use std::num::NonZero;
 
@@ -7,9 +7,30 @@ use crate::{Error, Result};
 /// Bytes that new work may take without swapping, where the system tells.
 pub(crate) fn available_bytes() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    kibibytes.checked_mul(1024)
+    kibibytes(&text, "MemAvailable:")
+}
+
+/// Memory of this process, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ProcessMemory {
+    /// In use now.
+    pub now: u64,
+    /// The most that ever was.
+    pub peak: u64,
+}
+
+impl ProcessMemory {
+    /// What the system tells; none where it does not.
+    pub fn read() -> Option<Self> {
+        let text = std::fs::read_to_string("/proc/self/status").ok()?;
+        Some(Self { now: kibibytes(&text, "VmRSS:")?, peak: kibibytes(&text, "VmHWM:")? })
+    }
+}
+
+/// A field of the kernel's tables that is in KiB, in bytes.
+fn kibibytes(text: &str, field: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(field))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
 /// Fewer bytes than this are made faster than a thread starts.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use indicatif::ProgressBar;
 use serde_json::json;
 use smolvlm::checkpoint::hub;
-use smolvlm::{Error, Machine, Result};
+use smolvlm::{Error, Machine, ProcessMemory, Result};
 use smolvlm_kernels::{Backend, TrainBackend};
 use smolvlm_train::data::Report;
 use smolvlm_train::{
@@ -14,7 +14,7 @@ use smolvlm_train::{
 
 use crate::args::TrainingArgs;
 use crate::console::{self, Console};
-use crate::{machine, plan, scenes};
+use crate::{plan, scenes};
 
 /// Problems that are shown one by one.
 const SHOWN: usize = 20;
@@ -110,30 +110,42 @@ fn learn<B: TrainBackend>(finetune: &mut Finetune<B>, args: &TrainingArgs, conso
     if run.step_count() > 0 {
         console.note(&format!("going on after step {} of {}", run.step_count(), run.total_steps()));
     }
+    if let Some(evaluation) = run.measure_first().map_err(ours)?.cloned() {
+        console.note(&measured(0, &evaluation));
+        tell_evaluation(args, 0, &evaluation)?;
+    }
     let bar = console.bar(run.total_steps(), "learning {wide_bar:.cyan/dim} {pos}/{len} {msg}, {eta} left");
     bar.set_position(run.step_count());
     let (started, mut tokens) = (Instant::now(), 0);
     while let Some(report) = run.step().map_err(ours)? {
         tokens += report.tokens;
-        let memory = gpu(run).or_else(machine::memory);
+        let memory = gpu(run).or_else(|| ProcessMemory::read().map(|memory| memory.now));
         show(&bar, &report, tokens, started.elapsed(), memory);
         for skipped in run.skipped() {
             bar.suspend(|| console.note(&format!("skipped: {}", skipped.message)));
         }
+        let step = report.step;
+        tell_line(args, &LogLine::Step(report))?;
         if let Some(evaluation) = run.evaluation() {
-            bar.suspend(|| console.note(&measured(report.step, evaluation)));
-        }
-        if args.json {
-            let evaluation = run.evaluation().cloned();
-            let evaluation = evaluation.map(|evaluation| LogLine::Evaluation { step: report.step, evaluation });
-            for line in std::iter::once(LogLine::Step(report)).chain(evaluation) {
-                let line = serde_json::to_string(&line).map_err(|error| Error::internal(error.to_string()))?;
-                console::print(&format!("{line}\n"))?;
-            }
+            bar.suspend(|| console.note(&measured(step, evaluation)));
+            tell_evaluation(args, step, evaluation)?;
         }
     }
     bar.finish_and_clear();
     Ok(())
+}
+
+fn tell_evaluation(args: &TrainingArgs, step: u64, evaluation: &Evaluation) -> Result<()> {
+    tell_line(args, &LogLine::Evaluation { step, evaluation: evaluation.clone() })
+}
+
+/// A line of the log on standard output, with `--json`.
+fn tell_line(args: &TrainingArgs, line: &LogLine) -> Result<()> {
+    if !args.json {
+        return Ok(());
+    }
+    let line = serde_json::to_string(line).map_err(|error| Error::internal(error.to_string()))?;
+    console::print(&format!("{line}\n"))
 }
 
 fn show(bar: &ProgressBar, report: &StepReport, tokens: u64, elapsed: Duration, memory: Option<u64>) {

@@ -126,9 +126,96 @@ fn a_wrong_file_is_refused_by_line_or_name() {
         ("lora: {rank: 0}", 2, ["rank", "0"]),
         ("lora: {targets: [embed_tokens]}", 2, ["embed_tokens", "not for embeddings"]),
         ("epochs: 0", 2, ["epochs", "at least 1"]),
+        ("evaluation: {every: 2}", 2, ["evaluation", "expected `data` or `share`"]),
+        ("evaluation: {share: 0%}", 3, ["line 4", "2%"]),
+        ("evaluation: {share: 20%, batch: 0}", 2, ["evaluation: batch", "at least 1"]),
     ] {
         let folder = run_folder(more);
         smolvlm(["finetune", "--config", &config(&folder)]).fails(code, &parts);
     }
     smolvlm(["finetune", "--config", "none.yaml"]).fails(3, &["none.yaml", "cannot be read"]);
+}
+
+#[test]
+fn flags_stand_in_for_the_files_values() {
+    let folder = run_folder(LEARNING);
+    let output = folder.path().join("elsewhere").display().to_string();
+    let flags =
+        ["--steps", "3", "--rate", "0.001", "--output", &output, "--set", "schedule.warmup=0", "--dtype", "f32"];
+    let ended = smolvlm(["finetune", "--json", "--config", &config(&folder)]).args(&flags).run().succeeded();
+    let steps = lines(&ended.stdout);
+    assert_eq!((steps.len(), &steps[0]["rate"]), (4, &json!(1.0)));
+    assert!(Path::new(&output).join("model/model.safetensors").exists() && !folder.path().join("out").exists());
+    for (flags, parts) in [
+        (["--set", "stepz=1"], ["stepz", "unknown field"]),
+        (["--set", "steps"], ["--set", "KEY=VALUE"]),
+        (["--set", "learning_rate.text=1"], ["learning_rate", "expected a mapping"]),
+        (["--rate", "-1"], ["learning_rate", "at least 0, found -1"]),
+        (["--device", "cuda:0"], ["--device cuda:0", "expected cpu"]),
+    ] {
+        let flags = flags.join("=");
+        smolvlm(["finetune", "--config", &config(&folder), &flags]).fails(2, &parts);
+    }
+}
+
+#[test]
+fn a_share_is_held_out_measured_and_drawn() {
+    let folder =
+        run_folder(&format!("{LEARNING}\nevaluation: {{share: 34%, every: 10, generate: 2, max_new_tokens: 8}}"));
+    let ended = smolvlm(["finetune", "--json", "--config", &config(&folder)]).run().succeeded();
+    let lines = lines(&ended.stdout);
+    let figures: Vec<&Value> = lines.iter().filter(|line| line.get("evaluation").is_some()).collect();
+    // Six records: three are held out, three are learned from, in one batch of each epoch.
+    assert_eq!(figures.iter().map(|line| line["step"].as_u64()).collect::<Vec<_>>(), [Some(0), Some(10), Some(12)]);
+    let used = |figures: &Value| figures["samples"].as_u64().zip(figures["skipped"].as_u64()).map(|(a, b)| a + b);
+    assert_eq!(used(&figures[2]["evaluation"]), Some(3), "{}", figures[2]);
+    assert!(ended.stderr.contains("step 10: loss"), "{}", ended.stderr);
+    let out = folder.path().join("out");
+    let picture = std::fs::read_to_string(out.join("loss.svg")).expect("a picture");
+    assert!(picture.starts_with("<svg") && picture.contains("evaluation"));
+    let answers = std::fs::read_to_string(out.join("evaluation/step-12.jsonl")).expect("answers");
+    assert!(answers.lines().all(|line| line.contains("\"expected\":\"four\"")), "{answers}");
+    let events = std::fs::read_dir(out).expect("a folder").flatten();
+    assert_eq!(events.filter(|file| file.file_name().to_string_lossy().starts_with("events.out.tfevents.")).count(), 1);
+}
+
+/// The tiny checkpoint without its weights.
+fn weightless(folder: &TempDir) -> String {
+    let place = folder.path().join("nothing");
+    std::fs::create_dir(&place).expect("a folder");
+    for entry in std::fs::read_dir(checkpoint()).expect("a checkpoint").flatten() {
+        if !entry.file_name().to_string_lossy().ends_with(".safetensors") {
+            std::fs::copy(entry.path(), place.join(entry.file_name())).expect("a copy");
+        }
+    }
+    place.display().to_string()
+}
+
+#[test]
+fn a_model_is_trained_from_nothing_with_drawn_samples() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let text = format!(
+        "model: {}\ndata: [{{scenes: {{seed: 3, mixture: {{small-text: 0, clip-caption: 0}}}}}}]\noutput: out\nsteps: 12\n\
+         batch: {{by: count, samples: 8}}\nlearning_rate: 3e-3\nschedule: {{warmup: 2}}\ndtype: f32\nsave_every: 4\n\
+         evaluation: {{data: [{{scenes: {{split: held, mixture: {{small-text: 0}}}}}}], samples: 6}}",
+        weightless(&folder)
+    );
+    std::fs::write(folder.path().join("run.yaml"), text).expect("a file");
+    let ended = smolvlm(["train", "--json", "--config", &config(&folder)]).run().succeeded();
+    let steps = lines(&ended.stdout);
+    let loss = |at: usize| steps[at]["loss"].as_f64().expect("a loss");
+    // Nothing is known at first: the logarithm of the vocabulary's size, or near.
+    assert!(loss(11) < 0.9 * loss(0), "{} {}", loss(0), loss(11));
+    assert_eq!(steps[12]["evaluation"]["samples"], 6);
+    let model = steps[13]["written"].as_str().expect("a path").to_owned();
+    smolvlm(["run", "--model", &model, "-n", "3", "What is there?"]).run().succeeded();
+
+    // Again, elsewhere: the same weights.
+    let second = folder.path().join("two").display().to_string();
+    smolvlm(["train", "--config", &config(&folder), "--output", &second]).run().succeeded();
+    let bytes = |model: &str| std::fs::read(Path::new(model).join("model.safetensors")).expect("weights");
+    assert!(bytes(&model) == bytes(&format!("{second}/model")));
+    smolvlm(["train", "--config", &config(&folder), "--model", &checkpoint()])
+        .fails(2, &["model.safetensors", "without weights"]);
+    smolvlm(["train", "--config", &config(&folder), "--set", "data=[{scenes: {sed: 1}}]"]).fails(3, &["scenes", "sed"]);
 }

@@ -26,7 +26,7 @@ pub struct EvaluationConfig {
     /// In place of them: how much of the training data is held out, of every entry, chosen by the run's seed.
     #[serde(default)]
     pub share: Option<Share>,
-    /// Steps between two evaluations; there is always one after the last step. 0: that one alone.
+    /// Steps between two evaluations; the first comes before any step, the last after all. 0: the last alone.
     #[serde(default)]
     pub every: u64,
     /// Most samples, evenly spaced among all.
@@ -77,7 +77,7 @@ impl EvaluationConfig {
 }
 
 /// What was measured after some steps.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Evaluation {
     /// Mean cross-entropy over all answer tokens, in nats.

@@ -104,6 +104,9 @@ impl Prepared {
         if let Some(evaluator) = evaluator {
             run = run.with_evaluation(evaluator);
         }
+        if config.tensorboard {
+            run = run.with_events()?;
+        }
         Ok(Finetune { config, checkpoint, beginning, run })
     }
 }

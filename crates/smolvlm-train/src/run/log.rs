@@ -44,13 +44,15 @@ pub(super) struct Log {
 }
 
 impl Log {
-    /// The log of a run that has taken `steps`: lines of steps that were taken after that place was saved, or half a line, go.
+    /// The log of a run that has taken `steps`: lines of steps that were taken after that place was saved, or half
+    /// a line, go; of a run that begins, all.
     pub(super) fn open(folder: &Path, steps: u64) -> Result<Self> {
         let path = folder.join(FILE);
         let failed = |error: std::io::Error| Error::input(format!("{}: {error}", path.display())).caused_by(error);
         fs::create_dir_all(folder).map_err(failed)?;
         let text = if path.exists() { fs::read_to_string(&path).map_err(failed)? } else { String::new() };
-        let taken = |line: &&str| serde_json::from_str::<LogLine>(line).is_ok_and(|line| line.step() <= steps);
+        let taken =
+            |line: &&str| serde_json::from_str::<LogLine>(line).is_ok_and(|line| steps > 0 && line.step() <= steps);
         let kept: String = text.lines().take_while(taken).flat_map(|line| [line, "\n"]).collect();
         if kept != text {
             let part = folder.join(format!("{FILE}.part"));

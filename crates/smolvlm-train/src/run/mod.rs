@@ -3,9 +3,11 @@
 pub mod config;
 pub mod data;
 pub mod evaluation;
+mod events;
 mod finetune;
 mod log;
 mod overrides;
+mod picture;
 mod place;
 
 use std::path::{Path, PathBuf};
@@ -20,7 +22,9 @@ pub use self::evaluation::{Evaluation, EvaluationConfig, Evaluator};
 pub use self::finetune::{Beginning, Finetune, Prepared, Surroundings};
 pub use self::log::{LogLine, read_log};
 pub use self::overrides::Override;
+pub use self::picture::draw_loss;
 
+use self::events::Events;
 use self::log::Log;
 use self::place::Place;
 use crate::data::{ExampleMaker, Loader, LoaderOptions, Schedule, Skipped};
@@ -72,7 +76,7 @@ impl Default for RunSettings {
 }
 
 /// What one step did: a line of the run's log.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct StepReport {
     /// Steps taken, this one included.
     pub step: u64,
@@ -112,6 +116,7 @@ pub struct Run<B: TrainBackend> {
     left_out: u64,
     /// What was skipped in the last step.
     skipped: Vec<Skipped>,
+    events: Option<Events>,
     evaluator: Option<Evaluator>,
     /// What was measured after the last step.
     evaluation: Option<Evaluation>,
@@ -151,7 +156,7 @@ impl<B: TrainBackend> Run<B> {
             schedule::Schedule { shape: settings.shape, warmup: settings.warmup, total, floor: settings.floor };
         let loader = Loader::start(maker, batches, cursor, loader)?;
         let (folder, left_out, skipped) = (folder.to_owned(), 0, Vec::new());
-        let (evaluator, evaluation) = (None, None);
+        let (events, evaluator, evaluation) = (None, None, None);
         Ok(Self {
             learner,
             optimizer,
@@ -164,6 +169,7 @@ impl<B: TrainBackend> Run<B> {
             step,
             left_out,
             skipped,
+            events,
             evaluator,
             evaluation,
         })
@@ -194,6 +200,30 @@ impl<B: TrainBackend> Run<B> {
     /// Samples that could not be used in the last step, by name.
     pub fn skipped(&self) -> &[Skipped] {
         &self.skipped
+    }
+
+    /// The same run, which writes scalars for TensorBoard into its folder: an event file of its own each time it is gone on with.
+    ///
+    /// # Errors
+    /// [`Input`](ErrorKind::Input) when the file cannot be made.
+    pub fn with_events(mut self) -> Result<Self> {
+        if self.step < self.schedule.total {
+            self.events = Some(Events::create(&self.folder, self.step, self.settings.rates)?);
+        }
+        Ok(self)
+    }
+
+    /// Measures the model before its first step, so that there is something to compare with. Nothing of a run that is gone on
+    /// with, or that is measured at its end alone.
+    ///
+    /// # Errors
+    /// As [`Evaluator::measure`]; [`Input`](ErrorKind::Input) when the log cannot be written.
+    pub fn measure_first(&mut self) -> Result<Option<&Evaluation>> {
+        if self.step == 0 && self.evaluator.as_ref().is_some_and(|evaluator| evaluator.every() > 0) {
+            self.evaluate()?;
+            return Ok(self.evaluation());
+        }
+        Ok(None)
     }
 
     /// What was measured after the last step, if it was time to.
@@ -238,7 +268,7 @@ impl<B: TrainBackend> Run<B> {
             skipped: self.loader.cursor().skipped,
             seconds: started.elapsed().as_secs_f64(),
         };
-        self.log.write(&LogLine::Step(report.clone()))?;
+        self.note(&LogLine::Step(report.clone()))?;
         let is_last = self.step == self.schedule.total;
         let is_time = |every: u64| is_last || (every > 0 && self.step.is_multiple_of(every));
         let (measures, saves) = (
@@ -254,23 +284,31 @@ impl<B: TrainBackend> Run<B> {
         Ok(Some(report))
     }
 
+    /// Writes a line to the log, and what it says to the event file.
+    fn note(&mut self, line: &LogLine) -> Result<()> {
+        self.log.write(line)?;
+        let memory = smolvlm::ProcessMemory::read().map(|memory| memory.now);
+        self.events.as_mut().map_or(Ok(()), |events| events.write(line, memory))
+    }
+
     /// Measures the model as it is, and writes that to the log.
     fn evaluate(&mut self) -> Result<()> {
         let Some(evaluator) = &self.evaluator else { return Ok(()) };
         let evaluation = evaluator.measure(&mut self.learner, self.step, &self.folder)?;
-        self.log.write(&LogLine::Evaluation { step: self.step, evaluation: evaluation.clone() })?;
+        self.note(&LogLine::Evaluation { step: self.step, evaluation: evaluation.clone() })?;
         self.evaluation = Some(evaluation);
         Ok(())
     }
 
-    /// Saves the place: where a run of the same settings goes on from.
+    /// Saves the place, where a run of the same settings goes on from, and draws the losses so far.
     ///
     /// # Errors
     /// [`Input`](ErrorKind::Input) when it cannot be written.
     pub fn save(&mut self) -> Result<()> {
         self.log.flush()?;
         let place = Place::new(&self.folder, self.step, self.loader.cursor().clone(), &self.described);
-        place.write(|state| self.optimizer.store(state, self.learner.taped()))
+        place.write(|state| self.optimizer.store(state, self.learner.taped()))?;
+        draw_loss(&self.folder)
     }
 
     /// The batches of the next step, and the epoch of the last of them.

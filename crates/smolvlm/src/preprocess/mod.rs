@@ -15,7 +15,8 @@ mod tiles;
 
 use self::geometry::{Size, fit_frame};
 use self::normalise::PixelTable;
-use self::resample::chain::{self, Chain, Source};
+use self::resample::chain::{self, Source};
+use self::resample::chains::Chains;
 use self::rules::PixelRules;
 use self::sampling::SamplingRule;
 pub use self::settings::Settings;
@@ -44,6 +45,7 @@ pub struct Preprocessor {
     image: PixelRules,
     frame: PixelRules,
     sampling: SamplingRule,
+    chains: Chains,
 }
 
 impl Preprocessor {
@@ -61,6 +63,7 @@ impl Preprocessor {
             frame: rules::for_frames(compat, settings.video.filter),
             sampling: SamplingRule { max_frames: settings.max_frames, fps: settings.fps, skip_seconds: 1.0 },
             settings,
+            chains: Chains::default(),
         })
     }
 
@@ -98,13 +101,13 @@ impl Preprocessor {
             return Err(Error::internal("the plan was made for a picture of another size"));
         }
         let resampler = self.image.resampler;
-        let to_grid = Chain::new(resampler, plan.source, &[plan.fitted, plan.gridded]);
+        let to_grid = self.chains.get(resampler, plan.source, &[plan.fitted, plan.gridded]);
         let (rows, cols, size) = (plan.rows.max(1), plan.cols.max(1), self.tile_size());
         let mut tiles = tiles::blank(rows * cols, size);
         let threads = threads_for(plan.gridded.width * plan.gridded.height * 3);
         to_grid.run(Source::Picture(image), tiles::bands(&mut tiles, cols), threads);
         if plan.rows > 0 {
-            let to_tile = Chain::new(resampler, plan.gridded, &[Size::square(size)]);
+            let to_tile = self.chains.get(resampler, plan.gridded, &[Size::square(size)]);
             let mut global = vec![0; size * size * 3];
             to_tile.run(Source::Tiles(&tiles, cols), chain::bands(&mut global, size * 3), threads);
             tiles.push(Tile { size, rgb: global });
@@ -120,7 +123,7 @@ impl Preprocessor {
         tiles::check_image(image)?;
         let fitted = fit_frame(Size::new(image.width, image.height), self.settings.video.longest_edge);
         let (source, size) = (Size::new(image.width, image.height), self.tile_size());
-        let to_tile = Chain::new(self.frame.resampler, source, &[fitted, Size::square(size)]);
+        let to_tile = self.chains.get(self.frame.resampler, source, &[fitted, Size::square(size)]);
         Ok(Tile { size, rgb: to_tile.picture(Source::Picture(image)).rgb })
     }
 

@@ -7,14 +7,14 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 use smolvlm::generate::{Engine, Features, Logits, Request};
-use smolvlm::{Ceilings, Error, GenerateOptions, Result, SmolVlm};
+use smolvlm::{Ceilings, Error, GenerateOptions, ProcessMemory, Result, SmolVlm};
 
 use answer::{Answer, picture, video};
 
 use crate::args::BenchArgs;
 use crate::console::{self, Console};
 use crate::work::{Operations, Work};
-use crate::{json as output, machine, plan};
+use crate::{json as output, plan};
 
 const MS_PER_TILE: &str = "ms per tile";
 
@@ -70,7 +70,10 @@ pub(crate) fn bench(args: &BenchArgs) -> Result<()> {
     }
     let answers = [picture(&mut model, args)?, video(&mut model, args)?];
     // Read before the machine's peak is measured, which takes memory of its own.
-    let memory = Memory { process: machine::peak_memory(), device: model.engine().most_device_memory() };
+    let memory = Memory {
+        process: ProcessMemory::read().map(|memory| memory.peak),
+        device: model.engine().most_device_memory(),
+    };
     let limits = model.engine().measure_ceilings()?;
     if args.json {
         let mut value = output::setup(&model, &args.model);

@@ -4,6 +4,7 @@
 //! picture between the passes is 8-bit again, rounded and clipped, so no float implementation agrees with them.
 
 pub(super) mod chain;
+pub(super) mod chains;
 mod taps;
 
 use std::borrow::Cow;
