@@ -96,12 +96,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, help="a checkpoint folder")
     parser.add_argument("--smolvlm", default="target/release/smolvlm")
-    parser.add_argument("--samples", type=int, default=11, help="questions of each skill (11: 209 of all 18)")
+    parser.add_argument("--samples", type=int, default=11, help="questions of each skill (11: 209 of 18 skills)")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--skill", help="only these, with commas")
     parser.add_argument("--tokens", type=int, default=64, help="most tokens of a reply")
+    parser.add_argument("--threads", type=int, default=0, help="threads of the reference; 0: as torch chooses")
     parser.add_argument("--work", type=Path, help="keep what is asked here")
     arguments = parser.parse_args()
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
     with tempfile.TemporaryDirectory() as scratch:
         work = arguments.work or Path(scratch)
         report = ask_engine(arguments, work)
@@ -110,7 +113,9 @@ def main() -> int:
         reference = Reference(arguments.folder)
         tally: dict[str, list[int]] = {}
         different = 0
-        for question in report["questions"]:
+        for number, question in enumerate(report["questions"], 1):
+            if sys.stderr.isatty():
+                print(f"\r{number} of {len(report['questions'])}", end="", file=sys.stderr)
             sample = samples[question["id"]]
             inputs = reference.inputs(sample, work, question["tiles"] == "split")
             theirs, margins = reference.greedy(inputs, arguments.tokens)
