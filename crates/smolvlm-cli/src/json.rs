@@ -17,11 +17,16 @@ pub(crate) fn print(value: &impl Serialize) -> Result<()> {
 
 /// What is in use: recorded with every result.
 pub(crate) fn setup(model: &SmolVlm, args: &ModelArgs) -> Value {
-    let mut value = json!({ "model": args.model, "dtype": model.dtype().name(), "compute": model.compute() });
+    let mut value = setup_of(model, &args.model);
     if let Some(adapter) = &args.adapter {
         value["adapter"] = json!(adapter);
     }
     value
+}
+
+/// The same of a model by name.
+pub(crate) fn setup_of(model: &SmolVlm, name: &str) -> Value {
+    json!({ "model": name, "dtype": model.dtype().name(), "compute": model.compute() })
 }
 
 /// What an adapter is.

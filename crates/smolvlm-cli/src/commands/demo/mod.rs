@@ -26,7 +26,7 @@ pub(crate) fn demo(args: &DemoArgs) -> Result<()> {
     if args.json {
         let items: Vec<Value> =
             samples.iter().map(|sample| as_json(&mut model, sample, &options)).collect::<Result<_>>()?;
-        let mut value = json::setup(&model, args.model.as_deref().unwrap_or(NAME));
+        let mut value = json::setup_of(&model, args.model.as_deref().unwrap_or(NAME));
         value["items"] = items.into();
         return json::print(&value);
     }
@@ -49,6 +49,7 @@ fn load(args: &DemoArgs) -> Result<SmolVlm> {
     let folder = unpacked.as_ref().map(|folder| folder.path().display().to_string());
     let model_args = ModelArgs {
         model: args.model.clone().or(folder).unwrap_or_default(),
+        adapter: None,
         device: args.device,
         dtype: args.dtype,
         threads: args.threads,
