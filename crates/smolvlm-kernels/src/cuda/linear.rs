@@ -73,14 +73,6 @@ fn bias_gelu(backend: &CudaBackend, bias: Option<&Vector>, out: &Tensor) {
     unsafe { backend.device.launch("gelu", kernel, Shape::each(out.numbers() as u64), &arguments) };
 }
 
-/// Adds a bias to every row.
-pub(super) fn add_bias(backend: &CudaBackend, bias: &Vector, out: &Tensor) {
-    let kernel = backend.kernel(Module::Rows, &format!("add_bias_{}", out.element.name()));
-    let arguments = [out.pointer().into(), bias.f32.pointer().into(), out.numbers().into(), (out.width as u32).into()];
-    // Safety: one thread for each number of `out`; a bias has as many as `out` is wide.
-    unsafe { backend.device.launch("adding a bias", kernel, Shape::each(out.numbers() as u64), &arguments) };
-}
-
 /// `out += residual`, stored alike.
 fn add(backend: &CudaBackend, residual: &Tensor, out: &Tensor) {
     let kernel = backend.kernel(Module::Rows, &format!("add_{}", out.element.name()));

@@ -170,12 +170,6 @@ template <class T> DEVICE void bias_gelu(T* x, const float* bias, u64 count, u32
     if (i < count) x[i] = from_f32<T>(gelu_tanh(to_f32(x[i]) + (bias ? bias[i % width] : 0.f)));
 }
 
-// x[row] += bias
-template <class T> DEVICE void add_bias(T* x, const float* bias, u64 count, u32 width) {
-    u64 i = number_of_thread();
-    if (i < count) x[i] = from_f32<T>(to_f32(x[i]) + bias[i % width]);
-}
-
 // x += y
 template <class T> DEVICE void add(T* x, const T* y, u64 count) {
     u64 i = number_of_thread();
@@ -283,7 +277,6 @@ DEVICE void largest(const float* x, u32* choices, u32 width) {
     extern "C" __global__ void embed_##NAME(const T* table, const u32* ids, T* out, u32 rows, u32 width) { embed(table, ids, out, rows, width); } \
     extern "C" __global__ void gather_##NAME(const T* x, const u32* picked, T* out, u32 rows, u32 width) { gather(x, picked, out, rows, width); } \
     extern "C" __global__ void bias_gelu_##NAME(T* x, const float* bias, u64 count, u32 width) { bias_gelu(x, bias, count, width); }        \
-    extern "C" __global__ void add_bias_##NAME(T* x, const float* bias, u64 count, u32 width) { add_bias(x, bias, count, width); }          \
     extern "C" __global__ void add_##NAME(T* x, const T* y, u64 count) { add(x, y, count); }                                                \
     extern "C" __global__ void swiglu_##NAME(const T* x, T* out, u64 count) { swiglu(x, out, count); }                                      \
     extern "C" __global__ void pixel_shuffle_##NAME(const T* x, T* out, u32 tiles, u32 side, u32 scale, u32 width) {                        \

@@ -17,13 +17,21 @@ template <class T> DEVICE void gelu_keeping(T* before, const float* bias, T* out
     out[i] = from_f32<T>(gelu_tanh(to_f32(before[i])));
 }
 
-// before[row] += addend[row]. Of a gated layer gates and ups alternate in `before`; in `addend` all gates come first.
+// The output that stands in a column: of a gated layer gates and ups alternate; where outputs are counted all gates come first.
+DEVICE u32 output_of(u32 column, u32 width, u32 gated) { return gated ? column / 2 + column % 2 * (width / 2) : column; }
+
+// before[row] += addend[row]
 template <class T> DEVICE void add_before(T* before, const T* addend, u64 count, u32 width, u32 gated) {
     u64 i = number_of_thread();
     if (i >= count) return;
-    u64 row = i / width;
-    u32 column = i % width, from = gated ? column / 2 + column % 2 * (width / 2) : column;
-    before[i] = from_f32<T>(to_f32(before[i]) + to_f32(addend[row * width + from]));
+    u64 from = i / width * width + output_of(i % width, width, gated);
+    before[i] = from_f32<T>(to_f32(before[i]) + to_f32(addend[from]));
+}
+
+// before[row] += bias
+template <class T> DEVICE void add_bias(T* before, const float* bias, u64 count, u32 width, u32 gated) {
+    u64 i = number_of_thread();
+    if (i < count) before[i] = from_f32<T>(to_f32(before[i]) + bias[output_of(i % width, width, gated)]);
 }
 
 // The number that an output is multiplied by where rows of a weight have lengths of their own.
@@ -31,15 +39,13 @@ DEVICE float rescaling(const float* lengths, const float* norms, u32 output) {
     return norms[output] > 0.f ? lengths[output] / norms[output] : 0.f;
 }
 
-// An adapter whose rows have lengths: kept[row] = before[row] + addend[row], and before[row] the same rescaled. Gates and ups of a gated
-// layer alternate in `before`; in all else gates come first.
+// An adapter whose rows have lengths: kept[row] = before[row] + addend[row], and before[row] the same rescaled.
 template <class T>
 DEVICE void rescale(T* before, const T* addend, float* kept, const float* lengths, const float* norms, u64 count, u32 width, u32 gated) {
     u64 i = number_of_thread();
     if (i >= count) return;
-    u64 row = i / width;
-    u32 column = i % width, output = gated ? column / 2 + column % 2 * (width / 2) : column;
-    u64 at = row * width + output;
+    u32 output = output_of(i % width, width, gated);
+    u64 at = i / width * width + output;
     float sum = to_f32(before[i]) + to_f32(addend[at]);
     kept[at] = sum;
     before[i] = from_f32<T>(sum * rescaling(lengths, norms, output));
@@ -421,6 +427,9 @@ extern "C" __global__ void adamw(const __grid_constant__ AdamW a) {
     }                                                                                                                                       \
     extern "C" __global__ void add_before_##NAME(T* before, const T* addend, u64 count, u32 width, u32 gated) {                             \
         add_before(before, addend, count, width, gated);                                                                                    \
+    }                                                                                                                                       \
+    extern "C" __global__ void add_bias_##NAME(T* before, const float* bias, u64 count, u32 width, u32 gated) {                             \
+        add_bias(before, bias, count, width, gated);                                                                                        \
     }                                                                                                                                       \
     extern "C" __global__ void rescale_##NAME(T* before, const T* addend, float* kept, const float* lengths, const float* norms,            \
                                               u64 count, u32 width, u32 gated) {                                                           \

@@ -77,6 +77,9 @@ pub(super) fn finished(backend: &CudaBackend, args: LinearArgs<'_, CudaBackend>,
     let gated = args.activation == Activation::SwiGlu;
     let out = backend.tensor(before.rows, if gated { before.width / 2 } else { before.width }, before.element);
     if gated {
+        if let Some(bias) = args.bias {
+            add_bias(backend, bias, &before, gated);
+        }
         swiglu(backend, &before, &out);
     } else {
         gelu_keeping(backend, &before, args.bias, &out);
@@ -101,6 +104,20 @@ fn add_before(backend: &CudaBackend, before: &Tensor, addend: &Tensor, gated: bo
     let name = format!("add_before_{}", before.element.name());
     // Safety: both have that many numbers.
     unsafe { backend.each("adding an adapter", &name, before.numbers(), &arguments) };
+}
+
+/// Adds a bias to every row of a product as it was written.
+pub(super) fn add_bias(backend: &CudaBackend, bias: &Vector, before: &Tensor, gated: bool) {
+    let arguments = [
+        before.pointer().into(),
+        bias.f32.pointer().into(),
+        before.numbers().into(),
+        (before.width as u32).into(),
+        u32::from(gated).into(),
+    ];
+    let name = format!("add_bias_{}", before.element.name());
+    // Safety: `before` has that many numbers; a bias has as many as a row.
+    unsafe { backend.each("adding a bias", &name, before.numbers(), &arguments) };
 }
 
 /// Adds the bias to what is kept, and activates it.

@@ -1,11 +1,11 @@
 //! Rows of a weight brought to other lengths, as DoRA does.
 
-use super::linear::{finished, product};
+use super::linear::{add_bias, finished, product};
 use super::rows::{accumulate, add_column_sums};
 use super::{CudaBackend, Floats, Saved};
 use crate::backend::{Activation, LinearArgs};
 use crate::cuda::launch::{Module, Shape};
-use crate::cuda::linear::{add_bias, convert};
+use crate::cuda::linear::convert;
 use crate::cuda::tensor::{Element, Tensor, Weight};
 use crate::packed::Arrangement;
 use crate::training::{LowRank, Rescale};
@@ -67,7 +67,7 @@ pub(super) fn linear(
         return (out, saved, kept);
     }
     if let Some(bias) = args.bias {
-        add_bias(backend, bias, &before);
+        add_bias(backend, bias, &before, false);
     }
     if let Some(residual) = args.residual {
         accumulate(backend, &before, residual);
