@@ -1,6 +1,5 @@
 //! Device memory: blocks that are allocated one by one, ranges that grow in place, and the arena of a step.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -8,6 +7,7 @@ use cudarc::driver::result;
 use cudarc::driver::sys::{self, CUdeviceptr};
 
 use super::device::{Device, Result, failed};
+use super::places::{Place, Places};
 
 /// What every allocation is aligned to.
 const ALIGNMENT: u64 = 256;
@@ -182,23 +182,12 @@ pub(super) struct Arena {
 
 struct ArenaState {
     range: GrowingRange,
-    /// Blocks in use: offset → bytes.
-    used: BTreeMap<u64, u64>,
+    places: Places,
 }
 
-impl ArenaState {
-    /// The lowest place for `bytes`.
-    fn first_place(&self, bytes: usize) -> Place {
-        let bytes = (bytes.max(1) as u64).next_multiple_of(ALIGNMENT);
-        let mut offset = 0;
-        for (start, used) in &self.used {
-            if offset + bytes <= *start {
-                break;
-            }
-            offset = start + used;
-        }
-        Place { offset, bytes }
-    }
+/// The lowest place for `bytes`.
+fn first_place(places: &Places, bytes: usize) -> Place {
+    places.first((bytes.max(1) as u64).next_multiple_of(ALIGNMENT))
 }
 
 /// Part of an arena, given back when dropped.
@@ -212,14 +201,14 @@ impl Arena {
     /// An empty arena that may grow to as much as the device has.
     pub(super) fn new(device: &Arc<Device>) -> Arc<Self> {
         let range = GrowingRange::reserve(device, device.info.memory);
-        Arc::new(Self { device: device.clone(), state: Mutex::new(ArenaState { range, used: BTreeMap::new() }) })
+        Arc::new(Self { device: device.clone(), state: Mutex::new(ArenaState { range, places: Places::default() }) })
     }
 
     /// `bytes` of it. A failure is kept by the device; the block must then not be used.
     pub(super) fn take(self: &Arc<Self>, bytes: usize) -> Block {
         let mut state = self.lock();
-        let place = state.first_place(bytes);
-        if let Err(error) = state.range.grow(place.offset + place.bytes) {
+        let place = first_place(&state.places, bytes);
+        if let Err(error) = state.range.grow(place.end()) {
             self.device.fail(error);
         }
         self.block(&mut state, place)
@@ -228,13 +217,13 @@ impl Arena {
     /// `bytes` among its first `limit` bytes; none when there is no such place, or no memory for it.
     pub(super) fn take_within(self: &Arc<Self>, bytes: usize, limit: u64) -> Option<Block> {
         let mut state = self.lock();
-        let place = state.first_place(bytes);
-        let end = place.offset + place.bytes;
+        let place = first_place(&state.places, bytes);
+        let end = place.end();
         (end <= limit && state.range.grow(end).is_ok()).then(|| self.block(&mut state, place))
     }
 
     fn block(self: &Arc<Self>, state: &mut ArenaState, place: Place) -> Block {
-        state.used.insert(place.offset, place.bytes);
+        state.places.take(place);
         Block { arena: self.clone(), offset: place.offset, pointer: state.range.base() + place.offset }
     }
 
@@ -246,7 +235,7 @@ impl Arena {
 
     /// Whether nothing of it is in use.
     pub(super) fn is_empty(&self) -> bool {
-        self.lock().used.is_empty()
+        self.lock().places.is_empty()
     }
 
     fn lock(&self) -> MutexGuard<'_, ArenaState> {
@@ -254,17 +243,9 @@ impl Arena {
     }
 }
 
-/// Where a block lies.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Place {
-    offset: u64,
-    bytes: u64,
-}
-
 impl Block {
     pub(super) fn place(&self) -> Place {
-        let bytes = self.arena.lock().used.get(&self.offset).copied().unwrap_or(0);
-        Place { offset: self.offset, bytes }
+        self.arena.lock().places.at(self.offset).unwrap_or(Place { offset: self.offset, bytes: 0 })
     }
 
     pub(super) fn pointer(&self) -> CUdeviceptr {
@@ -274,7 +255,7 @@ impl Block {
 
 impl Drop for Block {
     fn drop(&mut self) {
-        self.arena.lock().used.remove(&self.offset);
+        self.arena.lock().places.give_back(self.offset);
     }
 }
 

@@ -17,6 +17,7 @@ mod linear;
 mod matmul;
 mod memory;
 mod peak;
+mod places;
 mod plan;
 mod record;
 mod rows;

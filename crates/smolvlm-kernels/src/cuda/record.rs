@@ -7,7 +7,8 @@ use cudarc::driver::result::{graph, stream};
 use cudarc::driver::sys;
 
 use super::device::Device;
-use super::memory::{Arena, Place};
+use super::memory::Arena;
+use super::places::Place;
 use super::tensor::{Element, Memory, Tensor};
 
 /// What decides which kernels a step starts, with which addresses.
