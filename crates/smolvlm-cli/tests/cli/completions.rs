@@ -2,7 +2,8 @@
 
 use crate::common::smolvlm;
 
-const COMMANDS: [&str; 8] = ["run", "chat", "info", "download", "quantize", "trace", "bench", "completions"];
+const COMMANDS: [&str; 10] =
+    ["run", "chat", "info", "download", "quantize", "finetune", "merge", "trace", "bench", "completions"];
 
 #[test]
 fn a_completion_script_for_each_shell_knows_commands_and_flags() {

@@ -192,6 +192,18 @@ fn dropout_leaves_out_its_share_by_its_seed_on_every_backend() {
 }
 
 #[test]
+fn rows_that_are_computed_apart_lose_what_they_lose_together() {
+    let backend = smolvlm_kernels::CpuBackend::new(1).expect("threads");
+    let dropout = Dropout { rate: 0.5, factor: 1.0, seed: 3 };
+    let of = |rows: usize, dropout| {
+        let x = backend.upload(rows, 30, &vec![1.0; rows * 30]);
+        backend.download(&backend.dropout(x, dropout))
+    };
+    let (together, first, later) = (of(9, dropout), of(4, dropout), of(5, dropout.after(4 * 30)));
+    assert_eq!(together, [first, later].concat());
+}
+
+#[test]
 fn numbers_are_multiplied() {
     fn check<B: TrainBackend>(backend: &B) {
         let (mut to, by) = (backend.floats(&[1.0, 2.0, 3.0]), backend.floats(&[0.0, 1.0, -2.0]));

@@ -222,7 +222,7 @@ fn a_tied_table_has_the_gradients_of_both_its_uses() {
 }
 
 /// The reference checkpoint whose head is its embedding table: left out, or stored once more.
-fn retied(place: &std::path::Path, tied: bool) -> smolvlm::checkpoint::Checkpoint {
+pub(crate) fn retied(place: &std::path::Path, tied: bool) -> smolvlm::checkpoint::Checkpoint {
     let source = checkpoint();
     std::fs::create_dir(place).expect("a folder");
     let mut config = source.json("config.json").expect("readable").expect("a configuration");

@@ -10,6 +10,7 @@ use smolvlm_train::{
 };
 
 use crate::goldens::{BATCHES, Batch, checkpoint, f32s, folder, json, norm};
+use crate::gradients::retied;
 
 const TOLERANCE: f64 = 1e-4;
 
@@ -342,6 +343,39 @@ fn an_adapter_on_quantised_weights_overfits_eight_examples() {
     for format in [Format::Q8, Format::Q4] {
         let (before, after) = overfits(LoraOptions { rank: 16, ..LoraOptions::default() }, format);
         assert!(before > 10.0 && after < 0.1, "{before} before, {after} after in {format:?}");
+    }
+}
+
+/// The table stays as it is, and the head is one of its own.
+#[test]
+fn an_adapter_of_a_tied_head_is_the_heads_alone() {
+    let place = tempfile::tempdir().expect("a folder");
+    let tied = retied(&place.path().join("tied"), true);
+    let examples = Batch::read("image").examples;
+    let targets = Targets::Names(vec!["lm_head".to_owned()]);
+    let lora = LoraOptions { rank: 4, dora: true, targets, ..LoraOptions::default() };
+    let options = LearnerOptions { lora: Some(lora), selection: Box::new(|_| false), ..LearnerOptions::default() };
+    let mut learner = Learner::load(cpu(2), &tied, options).expect("a model");
+    let mut optimizer = Optimizer::new(learner.taped(), OptimizerSettings::default());
+    let before = learner.evaluate(&examples).expect("a loss").mean();
+    for _ in 0..5 {
+        learner.learn(&examples, 1.0 / counted(&examples)).expect("a step");
+        learner.update(&mut optimizer, Rates::same(1e-2)).expect("an update");
+    }
+    let after = learner.evaluate(&examples).expect("a loss").mean();
+    assert!(after < before - 0.5, "{before} before, {after} after");
+    let names: Vec<String> = learner.taped().parameters().iter().flat_map(|known| known.names().to_vec()).collect();
+    assert_eq!(names, ["lm_head.lora_A.weight", "lm_head.lora_B.weight", "lm_head.lora_magnitude_vector"]);
+    let saved = place.path().join("saved");
+    save_checkpoint(&tied, learner.taped(), &saved, None).expect("saved");
+    let saved = smolvlm::checkpoint::Checkpoint::open(&saved).expect("a checkpoint");
+    saved.validate().expect("a valid checkpoint");
+    assert!(!saved.head_is_tied() && saved.tensor("lm_head.weight").is_ok());
+    let with = tied.with_adapter(learner.taped().adapter_file("tied").expect("an adapter")).expect("it fits");
+    for checkpoint in [&saved, &with] {
+        let options = LearnerOptions { selection: Box::new(|_| false), ..LearnerOptions::default() };
+        let loss = Learner::load(cpu(2), checkpoint, options).expect("a model").evaluate(&examples).expect("a loss");
+        assert!((loss.mean() - after).abs() < TOLERANCE, "{} for {after}", loss.mean());
     }
 }
 

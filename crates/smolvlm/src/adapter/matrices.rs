@@ -1,5 +1,8 @@
 //! What one module has, and how it is folded into the module's weight.
 
+/// Products below which starting threads costs more than they save.
+const WORTH_THREADS: usize = 1 << 20;
+
 /// The adapter of one module.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LoraMatrices {
@@ -27,13 +30,29 @@ impl LoraMatrices {
     }
 
     /// Makes a weight `W`, `[outputs, inputs]`, into `W + scaling · B · A`, with DoRA's rows brought to their lengths. Sums are
-    /// f64, in the order of ranks and inputs.
+    /// f64, in the order of ranks and inputs whatever the threads.
     pub fn fold(&self, weight: &mut [f32], scaling: f64) {
+        let [outputs, inputs] = self.shape();
+        let large = weight.len() * self.rank >= WORTH_THREADS;
+        let threads = if large { std::thread::available_parallelism().map_or(1, usize::from) } else { 1 };
+        if threads == 1 {
+            return self.fold_rows(weight, 0, scaling);
+        }
+        let rows = outputs.div_ceil(threads);
+        std::thread::scope(|scope| {
+            for (part, weight) in weight.chunks_mut(rows * inputs).enumerate() {
+                scope.spawn(move || self.fold_rows(weight, part * rows, scaling));
+            }
+        });
+    }
+
+    /// The same of some rows, from `first` on.
+    fn fold_rows(&self, weight: &mut [f32], first: usize, scaling: f64) {
         let inputs = self.a.len() / self.rank;
         let mut sums = vec![0.0_f64; inputs];
-        for (output, (row, b)) in weight.chunks_mut(inputs).zip(self.b.chunks(self.rank)).enumerate() {
+        for (output, row) in (first..).zip(weight.chunks_mut(inputs)) {
             sums.fill(0.0);
-            for (b, a) in b.iter().zip(self.a.chunks(inputs)) {
+            for (b, a) in self.b[output * self.rank..][..self.rank].iter().zip(self.a.chunks(inputs)) {
                 let b = f64::from(*b) * scaling;
                 sums.iter_mut().zip(a).for_each(|(sum, a)| *sum += b * f64::from(*a));
             }
@@ -73,5 +92,19 @@ mod tests {
         let expected = [3.0, 2.0, 0.0].map(|x: f64| (x * 26.0 / 13.0_f64.sqrt()) as f32);
         assert_eq!(weight[..3], expected);
         assert_eq!(weight[3..], [0.0; 3]);
+    }
+
+    #[test]
+    fn threads_change_no_bit() {
+        let (rank, inputs, outputs) = (8, 512, 300);
+        let numbers = |count: usize, step: f32| (0..count).map(|i| (i as f32 * step).sin()).collect::<Vec<f32>>();
+        let (a, b) = (numbers(rank * inputs, 0.37), numbers(outputs * rank, 0.71));
+        let large = LoraMatrices { module: "m".to_owned(), rank, a, b, magnitude: Some(numbers(outputs, 0.13)) };
+        let mut together = numbers(outputs * inputs, 0.11);
+        assert!(together.len() * rank >= WORTH_THREADS);
+        let mut alone = together.clone();
+        large.fold(&mut together, 0.7);
+        large.fold_rows(&mut alone, 0, 0.7);
+        assert!(together == alone);
     }
 }
