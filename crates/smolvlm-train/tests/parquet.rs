@@ -18,10 +18,13 @@ fn messages_with_embedded_pictures_become_examples() {
     assert_eq!(samples.len(), 5);
     let square = std::fs::read(goldens("inputs/square_48.png")).unwrap();
     let first = samples.read(sample(0)).unwrap();
-    let Content::Image(MediaSource::Bytes { name, data }) = &first.0[0].content[0] else { panic!("{first:?}") };
+    let Content::Image(MediaSource::Bytes { name, data }) = &first.messages.0[0].content[0] else {
+        panic!("{first:?}")
+    };
     assert_eq!((name.as_str(), &data[..]), ("embedded file square_48.png", square.as_slice()));
     // By index, none, and by name below the media root.
-    let names = |at: u32| samples.read(sample(at)).unwrap().images().map(MediaSource::name).collect::<Vec<_>>();
+    let names =
+        |at: u32| samples.read(sample(at)).unwrap().messages.images().map(MediaSource::name).collect::<Vec<_>>();
     assert_eq!(names(1), ["embedded file thin_3x90.png", "embedded file square_48.png"]);
     assert_eq!(names(2), Vec::<String>::new());
     assert!(names(3)[0].ends_with("inputs/square_48.png"));
@@ -37,8 +40,8 @@ fn every_compression_is_read() {
         assert_eq!(samples.len(), rows, "{compression}");
         for at in 0..rows as u32 {
             let messages = samples.read(sample(at)).unwrap();
-            assert_eq!(messages.0[0].content[1], Content::text(format!("Number {at}?")), "{compression}");
-            assert_eq!(messages.0[1].content[0], Content::text(format!("It is {at}.")), "{compression}");
+            assert_eq!(messages.messages.0[0].content[1], Content::text(format!("Number {at}?")), "{compression}");
+            assert_eq!(messages.messages.0[1].content[0], Content::text(format!("It is {at}.")), "{compression}");
         }
     }
 }

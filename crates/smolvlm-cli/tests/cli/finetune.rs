@@ -106,7 +106,7 @@ fn flags_stand_in_for_the_files_values() {
     let output = folder.path().join("elsewhere").display().to_string();
     let flags =
         ["--steps", "3", "--rate", "0.001", "--output", &output, "--set", "schedule.warmup=0", "--dtype", "f32"];
-    let ended = smolvlm(["finetune", "--json", "--config", &config(&folder)]).args(&flags).run().succeeded();
+    let ended = smolvlm(["finetune", "--json", "--config", &config(&folder)]).args(flags).run().succeeded();
     let steps = lines(&ended.stdout);
     assert_eq!((steps.len(), &steps[0]["rate"]), (4, &json!(1.0)));
     assert!(Path::new(&output).join("model/model.safetensors").exists() && !folder.path().join("out").exists());
