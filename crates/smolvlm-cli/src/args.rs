@@ -208,7 +208,7 @@ The configuration is a YAML file; what is not named has a default:
   learning_rate: {vision: 0, connector: 1e-4, text: 1e-4}
   lora: {rank: 8, alpha: 16}              # none: all weights learn; dora: true adds magnitudes
   evaluation: {share: 2%, every: 100, generate: 16}
-A run that was stopped goes on where it last saved when it is started again. It computes on the processor.
+A run that was stopped goes on where it last saved when it is started again.
 
 Examples:
   smolvlm finetune --config run.yaml

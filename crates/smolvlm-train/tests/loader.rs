@@ -10,7 +10,7 @@ use common::{CACHE, folder_with, goldens, maker, mixture, processor};
 use serde_json::json;
 use smolvlm_train::data::{
     Batch, BatchRule, CheckOptions, Cursor, Drawing, Entry, ExampleMaker, ExampleRules, Lengths, Loader, LoaderOptions,
-    Mixture, Order, Part, Sample, Samples, Schedule, ScheduleOptions, check,
+    Mixture, Order, Part, Sample, Samples, Schedule, ScheduleOptions, Showing, check,
 };
 use tempfile::TempDir;
 
@@ -263,7 +263,8 @@ impl Drawing for Numbers {
         let picture = smolvlm::media::source::MediaSource::Decoded(Arc::new(picture));
         let question = [smolvlm::Content::image(picture), smolvlm::Content::text("Which number?")];
         let messages = smolvlm::Messages::new().user(question).assistant(format!("It is {number}."));
-        Ok(Sample { messages, split: Some(number % 2 == 1) })
+        let showings = [Showing::Whole, Showing::Split, Showing::Direct];
+        Ok(Sample { messages, showing: showings[number as usize % 3] })
     }
 
     fn identity(&self) -> String {
@@ -290,7 +291,7 @@ fn drawn_samples_are_new_in_every_epoch_the_same_on_any_threads_and_gone_on_with
     let expected = (0..30).filter(|number| number % 9 != 8).map(|number| format!("scenes: sample {number}"));
     assert_eq!(numbers, expected.collect::<Vec<_>>());
     let tiles = |number: usize| whole[number / 3].0.examples[number % 3].tiles();
-    assert!(tiles(0) == 1 && tiles(1) > 1, "one is shown whole, one is split");
+    assert!(tiles(0) == 1 && tiles(1) > 1 && tiles(2) == 1, "whole, split, direct");
     for options in [threads(5), LoaderOptions { threads: 3, bytes: 1, examples: 2 }] {
         assert!(run(&maker, &schedule, schedule.start(), &options) == whole, "{options:?}");
     }

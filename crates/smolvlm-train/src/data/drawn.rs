@@ -26,14 +26,28 @@ pub trait Drawing: fmt::Debug + Send + Sync {
 pub struct Sample {
     /// The conversation, answers included. Pictures and clips that were drawn are in memory.
     pub messages: Messages,
-    /// Whether pictures are split into tiles; none: as the checkpoint says.
-    pub split: Option<bool>,
+    /// How its pictures become tiles.
+    pub showing: Showing,
+}
+
+/// How the pictures of a sample become tiles.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Showing {
+    /// As the checkpoint says.
+    #[default]
+    AsSet,
+    /// Split.
+    Split,
+    /// Each in one tile, as `smolvlm run --no-split` does: by way of the checkpoint's longest edge, mostly four tiles.
+    Whole,
+    /// Each in one tile by a single resize. Its values are near those of [`Whole`](Self::Whole), and it takes a fraction of the time.
+    Direct,
 }
 
 impl From<Messages> for Sample {
     /// Pictures are shown as the checkpoint says.
     fn from(messages: Messages) -> Self {
-        Self { messages, split: None }
+        Self { messages, showing: Showing::AsSet }
     }
 }
 

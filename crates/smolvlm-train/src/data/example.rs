@@ -7,7 +7,7 @@ use serde::Deserialize;
 use smolvlm::prompt::PromptTokenizer;
 use smolvlm::{Outline, Prepared, Processor, TileRun};
 
-use super::drawn::Sample;
+use super::drawn::{Sample, Showing};
 use super::samples::{SampleRef, Samples};
 use crate::{Error, Result};
 
@@ -107,9 +107,8 @@ pub(super) struct Size {
 pub struct ExampleMaker {
     samples: Arc<Samples>,
     processor: Arc<Processor>,
-    /// The same without and with splitting, for samples that ask for one.
-    whole: Arc<Processor>,
-    split: Arc<Processor>,
+    /// The same for samples that ask for another showing: split, whole, direct.
+    showings: [Arc<Processor>; 3],
     rules: ExampleRules,
 }
 
@@ -144,9 +143,16 @@ impl ExampleMaker {
         if rules.max_tokens < 2 {
             return Err(Error::usage(format!("at most {} tokens: expected at least 2", rules.max_tokens)));
         }
-        let showing = |split| processor.with_splitting(split).map(Arc::new);
-        let (whole, split) = (showing(false)?, showing(true)?);
-        Ok(Self { samples, processor, whole, split, rules })
+        let tile = processor.preprocessor().tile_size();
+        let showing = |split, edge: Option<usize>| {
+            let changed = processor.with_overrides(|wishes| {
+                wishes.split_images = Some(split);
+                wishes.longest_edge = edge.or(wishes.longest_edge);
+            });
+            changed.map(Arc::new)
+        };
+        let showings = [showing(true, None)?, showing(false, None)?, showing(false, Some(tile))?];
+        Ok(Self { samples, processor, showings, rules })
     }
 
     /// The samples.
@@ -209,10 +215,12 @@ impl ExampleMaker {
     }
 
     fn processor_for(&self, sample: &Sample) -> &Arc<Processor> {
-        match sample.split {
-            None => &self.processor,
-            Some(false) => &self.whole,
-            Some(true) => &self.split,
+        let [split, whole, direct] = &self.showings;
+        match sample.showing {
+            Showing::AsSet => &self.processor,
+            Showing::Split => split,
+            Showing::Whole => whole,
+            Showing::Direct => direct,
         }
     }
 

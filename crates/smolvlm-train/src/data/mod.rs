@@ -22,7 +22,7 @@ pub use self::batches::{BatchPlan, BatchRule};
 pub use self::check::{CheckOptions, Length, Lengths, Problem, Report, check};
 pub use self::cursor::{Cursor, Schedule, ScheduleOptions};
 pub use self::dataset::Dataset;
-pub use self::drawn::{Drawing, OpenDrawing, Sample, no_drawing};
+pub use self::drawn::{Drawing, OpenDrawing, Sample, Showing, no_drawing};
 pub use self::example::{Example, ExampleMaker, ExampleRules, IGNORED, Loss, TooLong};
 pub use self::forms::{Form, read};
 pub use self::loader::{Batch, Loader, LoaderOptions, Skipped};

@@ -214,7 +214,9 @@ impl Evaluator {
                 let (expected, answered) = (text(&asked.expected), text(&ids));
                 let is_equal = normalised(&expected) == normalised(&answered);
                 equal += usize::from(is_equal);
+                // Rows of tiles leave empty lines.
                 let prompt = text(&asked.prompt.ids);
+                let prompt = prompt.lines().filter(|line| !line.is_empty()).collect::<Vec<_>>().join("\n");
                 let line = json!({"sample": asked.name, "prompt": prompt, "expected": expected, "answered": answered, "exact": is_equal});
                 lines += &format!("{line}\n");
             }

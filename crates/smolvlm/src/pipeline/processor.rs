@@ -10,7 +10,7 @@ use super::prepare::Prepared;
 use crate::checkpoint::{ModelConfig, read_json, read_text, tokenizer_path};
 use crate::compat::Compat;
 use crate::messages::Messages;
-use crate::preprocess::{Preprocessor, Settings};
+use crate::preprocess::{Overrides, Preprocessor, Settings};
 use crate::prompt::{ChatTemplate, PromptTokenizer};
 use crate::{Error, Result};
 
@@ -79,14 +79,14 @@ impl Processor {
         self.context
     }
 
-    /// The same processor, which splits pictures into tiles, or shows each in one.
+    /// The same processor with other wishes.
     ///
     /// # Errors
-    /// [`Usage`](crate::ErrorKind::Usage) when the settings do not allow it.
-    pub fn with_splitting(&self, split: bool) -> Result<Self> {
+    /// [`Usage`](crate::ErrorKind::Usage) when one is out of range.
+    pub fn with_overrides(&self, change: impl FnOnce(&mut Overrides)) -> Result<Self> {
         let mut changed = self.clone();
         let mut media = self.media.clone();
-        media.overrides.split_images = Some(split);
+        change(&mut media.overrides);
         changed.set_media_options(media)?;
         Ok(changed)
     }
