@@ -11,7 +11,7 @@ pub(in crate::cuda) fn tiles(backend: &CudaBackend, qkv: &Tensor, tile_rows: usi
     tiles_with_sums(backend, qkv, tile_rows, heads, None)
 }
 
-/// The same; where `keeps_sums` says so, the logarithms of the softmax's sums are written to `sums` `[heads, rows]`, in units of log2.
+/// The same; the kernels for matrix units also write the logarithms of the softmax's sums to `sums` `[heads, rows]`, in units of log2.
 pub(in crate::cuda) fn tiles_with_sums(
     backend: &CudaBackend,
     qkv: &Tensor,
