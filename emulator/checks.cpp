@@ -119,7 +119,6 @@ void emu::begin_checks() {
 }
 
 bool emu::check(uintptr_t address, unsigned bytes, Access access, const Stamp& now, std::string& problem) {
-    if (address - (uintptr_t)&emu_state < sizeof emu_state) return true;
     const char* what = access == READ ? "a read" : access == WRITE ? "a write" : "an atomic operation";
     const bool shared = is_shared(address);
     if (address < range_start || address + bytes > range_end) {
@@ -164,7 +163,9 @@ bool emu::check(uintptr_t address, unsigned bytes, Access access, const Stamp& n
 
 // ---- What the compiler calls -----------------------------------------------------------------------------------------------------------
 
-static void watch(void* address, unsigned bytes, Access access, void* from, bool aligned = true) {
+static inline void watch(void* address, unsigned bytes, Access access, void* from, bool aligned = true) {
+    // A thread's own, and what says which thread it is.
+    if ((uintptr_t)address - stacks < stacks_end - stacks || (uintptr_t)address - (uintptr_t)&emu_state < sizeof emu_state) return;
     check_place(from);
     if (aligned && (uintptr_t)address % bytes) emu_trap(("a misaligned access: " + line_of(code)).c_str());
     emu_access(address, bytes, access);

@@ -399,39 +399,43 @@ __forceinline__ void ldmatrix_sync_aligned_m8n8_x4_trans_shared_b16(u32& a, u32&
 __forceinline__ void ldmatrix_sync_aligned_m8n8_x2_shared_b16(u32& a, u32& b, u32 from) { load_2<false>(a, b, from); }
 __forceinline__ void ldmatrix_sync_aligned_m8n8_x2_trans_shared_b16(u32& a, u32& b, u32 from) { load_2<true>(a, b, from); }
 
-// d[16 × 8] = a[16 × 16] · b[16 × 8] + c
-struct Product {
+// d[16 × 8] = a[16 × DEPTH] · b[DEPTH × 8] + c: 16 deep in bf16, 8 deep in tf32, whose numbers are f32 without the last 13 bits.
+template <int DEPTH> struct Product {
     float d[4];
     u32 a[4], b[2];
 
     __attribute__((no_sanitize("thread"), hot)) static void together(void* const* lanes) {
-        float a[16][16], b[16][8];
+        float a[16][DEPTH], b[DEPTH][8];
         for (int i = 0; i < 32; i++) {
             if (!lanes[i]) emu_trap("mma without all lanes");
             const Product& x = *(const Product*)lanes[i];
-            const int g = i / 4, t = i % 4 * 2;
-            for (int half = 0; half < 2; half++) {
-                for (int k = 0; k < 2; k++) {
-                    const u32 pair = x.a[2 * k + half];
-                    a[g + 8 * half][t + 8 * k] = bf16(pair & 0xffff), a[g + 8 * half][t + 8 * k + 1] = bits<float>(pair & 0xffff0000u);
-                }
-                b[t + 8 * half][g] = bf16(x.b[half] & 0xffff), b[t + 8 * half + 1][g] = bits<float>(x.b[half] & 0xffff0000u);
+            const int g = i / 4, t = i % 4;
+            for (int j = 0; j < 4; j++) {
+                float* row = a[g + j % 2 * 8] + j / 2 * (DEPTH / 2);
+                if (DEPTH == 16) row[2 * t] = bf16(x.a[j] & 0xffff), row[2 * t + 1] = bf16(x.a[j] >> 16);
+                else row[t] = bits<float>(x.a[j] & 0xffffe000u);
+            }
+            for (int j = 0; j < 2; j++) {
+                if (DEPTH == 16) b[2 * t + 8 * j][g] = bf16(x.b[j] & 0xffff), b[2 * t + 1 + 8 * j][g] = bf16(x.b[j] >> 16);
+                else b[t + 4 * j][g] = bits<float>(x.b[j] & 0xffffe000u);
             }
         }
         for (int row = 0; row < 16; row++) {
             float sums[8] = {};
-            for (int k = 0; k < 16; k++)
+            for (int k = 0; k < DEPTH; k++)
                 for (int n = 0; n < 8; n++) sums[n] += a[row][k] * b[k][n];
             for (int n = 0; n < 8; n++) ((Product*)lanes[row % 8 * 4 + n / 2])->d[row / 8 * 2 + n % 2] += sums[n];
         }
     }
+    static __forceinline__ void of(float& d0, float& d1, float& d2, float& d3, u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1, float c0, float c1, float c2, float c3) {
+        Product mine = {{c0, c1, c2, c3}, {a0, a1, a2, a3}, {b0, b1}};
+        emu_collective(0xffffffffu, together, &mine);
+        d0 = mine.d[0], d1 = mine.d[1], d2 = mine.d[2], d3 = mine.d[3];
+    }
 };
-__forceinline__ void mma_sync_aligned_m16n8k16_row_col_f32_bf16_bf16_f32(float& d0, float& d1, float& d2, float& d3, u32 a0, u32 a1, u32 a2, u32 a3,
-                                                                u32 b0, u32 b1, float c0, float c1, float c2, float c3) {
-    Product mine = {{c0, c1, c2, c3}, {a0, a1, a2, a3}, {b0, b1}};
-    emu_collective(0xffffffffu, Product::together, &mine);
-    d0 = mine.d[0], d1 = mine.d[1], d2 = mine.d[2], d3 = mine.d[3];
-}
+template <class... A> __forceinline__ void mma_sync_aligned_m16n8k16_row_col_f32_bf16_bf16_f32(A&&... operands) { Product<16>::of(operands...); }
+template <class... A> __forceinline__ void mma_sync_aligned_m16n8k8_row_col_f32_tf32_tf32_f32(A&&... operands) { Product<8>::of(operands...); }
+__forceinline__ void cvt_rna_tf32_f32(u32& d, float x) { d = x != x ? 0x7fffffffu : (bits<u32>(x) + 0x1000u) & 0xffffe000u; }
 } // namespace ptx
 
 // ---- How the machine starts a kernel ---------------------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@
 using namespace emu;
 
 State emu::emu_state;
+uintptr_t emu::stacks, emu::stacks_end;
 
 namespace {
 
@@ -64,7 +65,6 @@ enum class Order { Forward, Reverse, Random };
 // The machine. One launch at a time has it.
 struct Machine {
     std::mutex lock;
-    unsigned char* stacks = nullptr;
     unsigned char* arena = nullptr; // shared memory: first what is sized at the start, then variables
     unsigned taken = MOST_SHARED + 1024;
     std::map<uintptr_t, unsigned> variables; // where they are, and their sizes
@@ -273,7 +273,7 @@ void thread_main() {
 
 void prepare(unsigned thread) {
     Fiber& fiber = machine.fibers[thread];
-    void** top = (void**)(machine.stacks + (thread + 1) * (STACK + PAGE));
+    void** top = (void**)(stacks + (thread + 1) * (STACK + PAGE));
     *--top = nullptr;
     *--top = (void*)thread_main;
     top -= 6;
@@ -337,16 +337,17 @@ void on_signal(int signal, siginfo_t* info, void*) {
 }
 
 void prepare_machine() {
-    if (machine.stacks) return;
+    if (machine.arena) return;
     const size_t bytes = MOST_THREADS * (STACK + PAGE);
-    machine.stacks = (unsigned char*)mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void* mapped = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     machine.arena = (unsigned char*)mmap(nullptr, ARENA, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_32BIT, -1, 0);
-    if (machine.stacks == MAP_FAILED || machine.arena == MAP_FAILED) {
+    if (mapped == MAP_FAILED || machine.arena == MAP_FAILED) {
         say("no memory for the machine itself");
         abort();
     }
+    stacks = (uintptr_t)mapped, stacks_end = stacks + bytes;
     // A stack that grows too far meets a page that is not there.
-    for (unsigned i = 0; i < MOST_THREADS; i++) mprotect(machine.stacks + i * (STACK + PAGE), PAGE, PROT_NONE);
+    for (unsigned i = 0; i < MOST_THREADS; i++) mprotect((void*)(stacks + i * (STACK + PAGE)), PAGE, PROT_NONE);
     machine.order = is_set("EMU_ORDER", "reverse") ? Order::Reverse : is_set("EMU_ORDER", "random") ? Order::Random : Order::Forward;
     machine.random.seed(setting("EMU_SEED", 1));
     machine.copies_early = is_set("EMU_COPIES", "early");
@@ -488,9 +489,7 @@ void emu::emu_fence() {
 void emu::emu_access(const void* address, unsigned size, Access access, int of_lane) {
     const unsigned thread = of_lane < 0 ? machine.current : machine.current / 32 * 32 + of_lane;
     const Fiber& fiber = machine.fibers[thread];
-    const uintptr_t at = (uintptr_t)address;
-    if (at - (uintptr_t)machine.stacks < MOST_THREADS * (STACK + PAGE)) return;
     std::string problem;
     const Stamp stamp = {emu_state.block_number, fiber.barriers, (uint16_t)thread, (uint16_t)fiber.warp_barriers};
-    if (!check(at, size, access, stamp, problem)) emu_trap(problem.c_str());
+    if (!check((uintptr_t)address, size, access, stamp, problem)) emu_trap(problem.c_str());
 }

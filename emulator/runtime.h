@@ -32,6 +32,8 @@ struct Launch {
 
 // Runs all blocks, one after another.
 CUresult run(const Launch& launch, void** arguments);
+// Where the stacks of threads are.
+extern uintptr_t stacks, stacks_end;
 // Whether an address is in a block's shared memory; what it belongs to.
 bool is_shared_variable(uintptr_t address, uintptr_t& start, uintptr_t& end);
 

@@ -184,6 +184,16 @@ extern "C" __global__ void last_block(float* partial, float* out) {
     *out = sum;
     arrived = 0;
 }
+extern "C" __global__ void product_tf32(const float* a, const float* b, float* d) {
+    const unsigned g = threadIdx.x / 4, t = threadIdx.x % 4;
+    unsigned r[4], s[2];
+    for (int i = 0; i < 4; i++) asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(r[i]) : "f"(a[(g + i % 2 * 8) * 8 + t + i / 2 * 4]));
+    for (int i = 0; i < 2; i++) asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(s[i]) : "f"(b[(t + i * 4) * 8 + g]));
+    float c[4] = {};
+    asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3]) : "r"(r[0]), "r"(r[1]), "r"(r[2]), "r"(r[3]), "r"(s[0]), "r"(s[1]));
+    for (int i = 0; i < 4; i++) d[(g + i / 2 * 8) * 8 + t * 2 + i % 2] = c[i];
+}
 struct Pair { const float* x; float* y; int count; char unused[100]; };
 extern "C" __global__ void twice(const __grid_constant__ Pair pair) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
@@ -256,6 +266,19 @@ void right_kernels() {
         float sum = 1.f;
         for (int k = 0; k < 16; k++) sum += of_bf16(a[i / 8 * 16 + k]) * of_bf16(b[i % 8 * 16 + k]);
         expect(found[i] == sum, "a product of a warp");
+    }
+    {
+        std::vector<float> x(128), y(64);
+        for (int i = 0; i < 128; i++) x[i] = (float)(i * 7 % 11 - 5);
+        for (int i = 0; i < 64; i++) y[i] = (float)(i * 5 % 13 - 6);
+        const Array<float> dx(x), dy(y);
+        expect(start(module.function("product_tf32"), 1, 32, {dx.pointer, dy.pointer, d.pointer}) == 0, "a product in tf32 runs");
+        const std::vector<float> result = d.get();
+        for (int i = 0; i < 128; i++) {
+            float sum = 0.f;
+            for (int k = 0; k < 8; k++) sum += x[i / 8 * 8 + k] * y[k * 8 + i % 8];
+            expect(result[i] == sum, "a product in tf32");
+        }
     }
 
     struct Pair {
