@@ -125,7 +125,7 @@ impl<B: TrainBackend> Taped<B> {
         let bytes: Vec<u8> = numbers.iter().flat_map(|value| value.to_le_bytes()).collect();
         let view = MatrixView::new(rows, numbers.len() / rows, Elements::F32(&bytes));
         let packed = self.inner.pack(&[view], format);
-        let weight = Arc::new(Weight::new(packed, Arrangement::Stacked, Some(parameter.clone())));
+        let weight = Arc::new(Weight::new(packed, rows, Arrangement::Stacked, Some(parameter.clone())));
         parameter.add_copy(Copy::Weight(Arc::downgrade(&weight)));
         lock(&self.parameters).push(parameter);
         weight

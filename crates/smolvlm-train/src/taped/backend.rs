@@ -55,7 +55,8 @@ impl<B: TrainBackend> Taped<B> {
         weight: B::Weight,
     ) -> Arc<Weight<B>> {
         let parameter = self.parameter(!format.is_quantised(), Kind::Matrix, || numbers(parts));
-        let mut weight = Weight::new(weight, arrangement, parameter);
+        let outputs = parts.iter().map(MatrixView::rows).sum();
+        let mut weight = Weight::new(weight, outputs, arrangement, parameter);
         weight.adapter = self.adapter(&weight, parts.first().map_or(0, MatrixView::cols), format);
         let weight = Arc::new(weight);
         if let Some(parameter) = &weight.parameter {
@@ -107,7 +108,7 @@ impl<B: TrainBackend> Backend for Taped<B> {
     fn packed(&self, matrix: PackedMatrix) -> Arc<Weight<B>> {
         self.frozen();
         let shape = matrix.shape();
-        let mut weight = Weight::new(self.inner.packed(matrix), shape.arrangement, None);
+        let mut weight = Weight::new(self.inner.packed(matrix), shape.rows, shape.arrangement, None);
         weight.adapter = self.adapter(&weight, shape.inputs, shape.format);
         Arc::new(weight)
     }

@@ -1,14 +1,13 @@
 //! The way back through a tape.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use smolvlm_kernels::TrainBackend;
 use smolvlm_kernels::training::{AttentionBackward, NormGradients, PatchGradients, Rope};
 
+use super::LOGITS_BYTES;
 use super::linear::TapedNorm;
 use super::tape::{CausalAttention, Op, Operand, PatchEmbed, Tape};
-use super::{LOGITS_BYTES, Taped};
 use crate::parameters::gradient_of;
 
 /// Gradients of the tape's results so far, where there are any.
@@ -38,15 +37,14 @@ impl<B: TrainBackend> Gradients<B> {
 
 /// Adds the gradients of the weighted cross-entropy of logits, which are node `logits`, and returns it.
 pub(super) fn backward<B: TrainBackend>(
-    taped: &Taped<B>,
+    backend: &B,
     tape: &mut Tape<B>,
     logits: usize,
     targets: &[u32],
     weights: &[f32],
 ) -> f64 {
-    let backend = &taped.inner;
     let mut gradients = Gradients((0..tape.nodes.len()).map(|_| None).collect());
-    let loss = head(taped, tape, logits, targets, weights, &mut gradients);
+    let loss = head(backend, tape, logits, targets, weights, &mut gradients);
     for node in (0..logits).rev() {
         if let Some(dy) = gradients.0[node].take() {
             one(backend, tape, node, dy, &mut gradients);
@@ -59,32 +57,26 @@ pub(super) fn backward<B: TrainBackend>(
 
 /// Logits, their loss and its gradient, some rows at a time.
 fn head<B: TrainBackend>(
-    taped: &Taped<B>,
+    backend: &B,
     tape: &mut Tape<B>,
     node: usize,
     targets: &[u32],
     weights: &[f32],
     gradients: &mut Gradients<B>,
 ) -> f64 {
-    let backend = &taped.inner;
     let Op::Linear(linear) = &tape.nodes[node].op else { unreachable!("logits are a product") };
     let operand = linear.x.clone();
     let x = tape.value(backend, operand.clone());
     let Op::Linear(linear) = &tape.nodes[node].op else { unreachable!("logits are a product") };
     let rows = backend.rows(&x);
     assert!(targets.len() == rows && weights.len() == rows, "a target and a weight for each of {rows} rows of logits");
+    let at_a_time = (LOGITS_BYTES / 4 / linear.weight.outputs.max(1)).max(1);
     let (mut loss, mut parts, mut first) = (0.0, Vec::new(), 0);
     while first < rows {
-        // The vocabulary's size shows in the first logits.
-        let at_a_time = match taped.vocabulary.load(Ordering::Relaxed) {
-            0 => 1,
-            vocabulary => (LOGITS_BYTES / 4 / vocabulary).max(1),
-        };
         let last = (first + at_a_time).min(rows);
         let some = backend.copy_rows(&x, first..last);
         let (logits, kept) = linear.run(backend, &some, None, true, first);
         let kept = kept.expect("what was asked to be kept");
-        taped.vocabulary.store(backend.width(&logits), Ordering::Relaxed);
         let (part, dy) = backend.cross_entropy(logits, &targets[first..last], &weights[first..last]);
         loss += part;
         parts.extend(linear.backward(backend, &some, &kept, &dy, None));

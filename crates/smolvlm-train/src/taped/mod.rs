@@ -12,7 +12,6 @@ mod plans;
 pub(crate) mod slots;
 mod tape;
 
-use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex};
 
 use smolvlm_kernels::{BackendError, RopeTable, TrainBackend};
@@ -46,8 +45,6 @@ pub struct Taped<B: TrainBackend> {
     /// Angles as the wrapped backend takes them, made when it first answers.
     rope: Mutex<Option<KnownRope<B>>>,
     plans: Arc<Plans<B>>,
-    /// Numbers in a row of logits; 0 before there were any.
-    vocabulary: AtomicUsize,
 }
 
 /// Angles, and which ones they were made of.
@@ -97,7 +94,6 @@ impl<B: TrainBackend> Taped<B> {
             mode: Mutex::new(Mode::Answering),
             rope: Mutex::default(),
             plans: Arc::default(),
-            vocabulary: AtomicUsize::new(0),
         }
     }
 
@@ -163,7 +159,7 @@ impl<B: TrainBackend> Taped<B> {
         let mode = std::mem::replace(&mut *lock(&self.mode), Mode::Answering);
         let Mode::Learning(mut tape) = mode else { panic!("a backward follows a begin") };
         let loss = match (&logits.held, logits.node) {
-            (Held::Later, Some(node)) => backward::backward(self, &mut tape, node, targets, weights),
+            (Held::Later, Some(node)) => backward::backward(&self.inner, &mut tape, node, targets, weights),
             // Nothing learns.
             _ => self.inner.cross_entropy_loss(&self.value(logits), targets, weights),
         };

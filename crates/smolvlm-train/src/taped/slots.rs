@@ -30,6 +30,8 @@ impl<T> Slot<T> {
 /// A matrix of products.
 pub struct Weight<B: TrainBackend> {
     pub(super) value: Slot<B::Weight>,
+    /// Rows of the matrix.
+    pub(super) outputs: usize,
     pub(super) arrangement: Arrangement,
     /// Made when a gradient first has to pass.
     transposed: Mutex<Option<Arc<B::Transposed>>>,
@@ -38,8 +40,13 @@ pub struct Weight<B: TrainBackend> {
 }
 
 impl<B: TrainBackend> Weight<B> {
-    pub(super) fn new(weight: B::Weight, arrangement: Arrangement, parameter: Option<Arc<Parameter<B>>>) -> Self {
-        Self { value: Slot::new(weight), arrangement, transposed: Mutex::default(), parameter, adapter: None }
+    pub(super) fn new(
+        weight: B::Weight,
+        outputs: usize,
+        arrangement: Arrangement,
+        parameter: Option<Arc<Parameter<B>>>,
+    ) -> Self {
+        Self { value: Slot::new(weight), outputs, arrangement, transposed: Mutex::default(), parameter, adapter: None }
     }
 
     /// Whether anything in it learns.
