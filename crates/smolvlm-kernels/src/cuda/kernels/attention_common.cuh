@@ -101,19 +101,17 @@ DEVICE void quad_transpose(u32 (&w)[4]) {
     }
 }
 
-// Divides by the sums and writes HEAD columns of rows g and g + 8. `row` points at row g's first column, `stride` is in
-// elements, `valid` says which of the two rows exist. All lanes of the warp take part. Where HEAD allows it, a quad
-// first exchanges columns so that each lane writes 16 bytes.
+// Writes HEAD columns of rows g and g + 8, each times its factor. `row` points at row g's first column, `stride` is in elements,
+// `valid` says which of the two rows exist. All lanes of the warp take part. Where HEAD allows it, a quad first exchanges columns so that
+// each lane writes 16 bytes.
 template <int HEAD, int COUNT>
-DEVICE void store_output(bf16* row, int stride, const float (&output)[COUNT], const SoftmaxRows& rows, bool valid_upper,
-                         bool valid_lower) {
+DEVICE void store_rows(bf16* row, int stride, const float (&output)[COUNT], const float (&factor)[2], bool valid_upper, bool valid_lower) {
     static_assert(COUNT >= HEAD / 2, "accumulators for every column");
     const int t = threadIdx.x % 4;
     const bool valid[2] = {valid_upper, valid_lower};
     constexpr int WIDE = HEAD / 32;
 #pragma unroll
     for (int r = 0; r < 2; r++) {
-        const float inverse = __fdividef(1.f, quad_sum(rows.sum[r]));
         bf16* to = row + (u64)r * 8 * stride;
 #pragma unroll
         for (int group = 0; group < WIDE; group++) {
@@ -121,7 +119,7 @@ DEVICE void store_output(bf16* row, int stride, const float (&output)[COUNT], co
 #pragma unroll
             for (int i = 0; i < 4; i++) {
                 const int j = group * 4 + i;
-                w[i] = pack_bf16(output[4 * j + 2 * r] * inverse, output[4 * j + 2 * r + 1] * inverse);
+                w[i] = pack_bf16(output[4 * j + 2 * r] * factor[r], output[4 * j + 2 * r + 1] * factor[r]);
             }
             quad_transpose(w);
             if (valid[r]) *(uint4*)(to + group * 32 + t * 8) = make_uint4(w[0], w[1], w[2], w[3]);
@@ -130,10 +128,18 @@ DEVICE void store_output(bf16* row, int stride, const float (&output)[COUNT], co
         for (int j = WIDE * 4; j < HEAD / 8; j++) {
             if (valid[r]) {
                 *(u32*)(to + j * 8 + t * 2) =
-                    pack_bf16(output[4 * j + 2 * r] * inverse, output[4 * j + 2 * r + 1] * inverse);
+                    pack_bf16(output[4 * j + 2 * r] * factor[r], output[4 * j + 2 * r + 1] * factor[r]);
             }
         }
     }
+}
+
+// The same divided by the sums.
+template <int HEAD, int COUNT>
+DEVICE void store_output(bf16* row, int stride, const float (&output)[COUNT], const SoftmaxRows& rows, bool valid_upper,
+                         bool valid_lower) {
+    const float inverse[2] = {__fdividef(1.f, quad_sum(rows.sum[0])), __fdividef(1.f, quad_sum(rows.sum[1]))};
+    store_rows<HEAD>(row, stride, output, inverse, valid_upper, valid_lower);
 }
 
 // Writes the logarithms of the sums of exponentials of rows g and g + 8, in units of log2; `to` is row g's place.

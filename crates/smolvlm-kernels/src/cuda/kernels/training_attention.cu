@@ -48,9 +48,9 @@ struct Sequences {
     }
 };
 
-struct AttentionBackward {
-    const void* qkv;  // rotated where there are positions: [rows, (heads + 2 kv_heads) · d]
-    const void* out;
+struct Attention {
+    const void* qkv;  // turned where there are positions: [rows, (heads + 2 kv_heads) · d]
+    void* out;
     const void* dy;
     void* dqkv;
     float* sums;  // [heads][rows]: log of the sum of exponentials, in units of log2
@@ -59,35 +59,46 @@ struct AttentionBackward {
     u32 heads, kv_heads, d;
 };
 
-// A warp for each row and head, grid (rows / warps, heads): what both other passes need of a query.
-template <class T> DEVICE void attention_sums(const AttentionBackward& a) {
+// Forwards, a warp for each row and head, grid (rows / warps, heads).
+template <class T> DEVICE void sequence_attention(const Attention& a) {
     const u32 row = blockIdx.x * (blockDim.x / WARP) + threadIdx.x / WARP, head = blockIdx.y, d = a.d;
     if (row >= a.sequences.rows) return;
     const u32 width = (a.heads + 2 * a.kv_heads) * d, kv_head = head / (a.heads / a.kv_heads);
     const T* qkv = (const T*)a.qkv;
-    Spread query, key, out, dy;
+    Spread query, key, value, sum;
     query.load(qkv + (u64)row * width + head * d, d);
+    sum.clear();
     const float scale = rsqrtf((float)d) * LOG2_E;
     float most = -INFINITY, total = 0.f;
     const u32 last = a.sequences.seen(row);
     for (u32 i = a.sequences.first(row); i < last; i++) {
         key.load(qkv + (u64)i * width + (a.heads + kv_head) * d, d);
-        float score = query.dot(key) * scale, higher = fmaxf(most, score);
-        total = total * exp2f(most - higher) + exp2f(score - higher);
+        value.load(qkv + (u64)i * width + (a.heads + a.kv_heads + kv_head) * d, d);
+        const float score = query.dot(key) * scale, higher = fmaxf(most, score);
+        const float old = exp2f(most - higher), weight = exp2f(score - higher);
         most = higher;
+        total = total * old + weight;
+        for (int part = 0; part < MOST_PARTS; part++) sum.of[part] *= old;
+        sum.add(value, weight);
     }
-    const u64 at = ((u64)row * a.heads + head) * d;
-    out.load((const T*)a.out + at, d);
-    dy.load((const T*)a.dy + at, d);
+    if (threadIdx.x % WARP == 0) a.sums[(u64)head * a.sequences.rows + row] = most + log2f(total);
+    sum.store((T*)a.out + ((u64)row * a.heads + head) * d, d, 1.f / total);
+}
+
+// The same grid: the other number that both passes backwards need of a query.
+template <class T> DEVICE void attention_deltas(const Attention& a) {
+    const u32 row = blockIdx.x * (blockDim.x / WARP) + threadIdx.x / WARP, head = blockIdx.y;
+    if (row >= a.sequences.rows) return;
+    const u64 at = ((u64)row * a.heads + head) * a.d;
+    Spread out, dy;
+    out.load((const T*)a.out + at, a.d);
+    dy.load((const T*)a.dy + at, a.d);
     const float delta = out.dot(dy);
-    if (threadIdx.x % WARP == 0) {
-        a.sums[(u64)head * a.sequences.rows + row] = most + log2f(total);
-        a.deltas[(u64)head * a.sequences.rows + row] = delta;
-    }
+    if (threadIdx.x % WARP == 0) a.deltas[(u64)head * a.sequences.rows + row] = delta;
 }
 
 // The same grid: gradients of queries.
-template <class T> DEVICE void attention_queries(const AttentionBackward& a) {
+template <class T> DEVICE void attention_queries(const Attention& a) {
     const u32 row = blockIdx.x * (blockDim.x / WARP) + threadIdx.x / WARP, head = blockIdx.y, d = a.d;
     if (row >= a.sequences.rows) return;
     const u32 width = (a.heads + 2 * a.kv_heads) * d, kv_head = head / (a.heads / a.kv_heads);
@@ -109,7 +120,7 @@ template <class T> DEVICE void attention_queries(const AttentionBackward& a) {
 }
 
 // A warp for each row and key-value head, grid (rows / warps, kv_heads): gradients of keys and values.
-template <class T> DEVICE void attention_keys(const AttentionBackward& a) {
+template <class T> DEVICE void attention_keys(const Attention& a) {
     const u32 row = blockIdx.x * (blockDim.x / WARP) + threadIdx.x / WARP, kv_head = blockIdx.y, d = a.d;
     if (row >= a.sequences.rows) return;
     const u32 width = (a.heads + 2 * a.kv_heads) * d, group = a.heads / a.kv_heads;
@@ -133,31 +144,6 @@ template <class T> DEVICE void attention_keys(const AttentionBackward& a) {
     }
     dkey.store((T*)a.dqkv + key_at, d, scale);
     dvalue.store((T*)a.dqkv + value_at, d, 1.f);
-}
-
-// Attention forwards, a warp for each row and head.
-template <class T> DEVICE void sequence_attention(const AttentionBackward& a) {
-    const u32 row = blockIdx.x * (blockDim.x / WARP) + threadIdx.x / WARP, head = blockIdx.y, d = a.d;
-    if (row >= a.sequences.rows) return;
-    const u32 width = (a.heads + 2 * a.kv_heads) * d, kv_head = head / (a.heads / a.kv_heads);
-    const T* qkv = (const T*)a.qkv;
-    Spread query, key, value, sum;
-    query.load(qkv + (u64)row * width + head * d, d);
-    sum.clear();
-    const float scale = rsqrtf((float)d) * LOG2_E;
-    float most = -INFINITY, total = 0.f;
-    const u32 last = a.sequences.seen(row);
-    for (u32 i = a.sequences.first(row); i < last; i++) {
-        key.load(qkv + (u64)i * width + (a.heads + kv_head) * d, d);
-        value.load(qkv + (u64)i * width + (a.heads + a.kv_heads + kv_head) * d, d);
-        const float score = query.dot(key) * scale, higher = fmaxf(most, score);
-        const float old = exp2f(most - higher), weight = exp2f(score - higher);
-        most = higher;
-        total = total * old + weight;
-        for (int part = 0; part < MOST_PARTS; part++) sum.of[part] *= old;
-        sum.add(value, weight);
-    }
-    sum.store((T*)a.out + ((u64)row * a.heads + head) * d, d, 1.f / total);
 }
 
 // out = queries and keys of `qkv` turned by their positions' angles (`direction` 1) or back (−1), with the values as they are. A block for
@@ -193,10 +179,10 @@ extern "C" __global__ void attention_deltas_64(const bf16* dy, const bf16* out, 
 }
 
 #define TRAINING_ATTENTION(T, NAME)                                                                                                         \
-    extern "C" __global__ void attention_sums_##NAME(const __grid_constant__ AttentionBackward a) { attention_sums<T>(a); }                 \
-    extern "C" __global__ void attention_queries_##NAME(const __grid_constant__ AttentionBackward a) { attention_queries<T>(a); }           \
-    extern "C" __global__ void attention_keys_##NAME(const __grid_constant__ AttentionBackward a) { attention_keys<T>(a); }                 \
-    extern "C" __global__ void sequence_attention_##NAME(const __grid_constant__ AttentionBackward a) { sequence_attention<T>(a); }         \
+    extern "C" __global__ void attention_deltas_##NAME(const __grid_constant__ Attention a) { attention_deltas<T>(a); }             \
+    extern "C" __global__ void attention_queries_##NAME(const __grid_constant__ Attention a) { attention_queries<T>(a); }           \
+    extern "C" __global__ void attention_keys_##NAME(const __grid_constant__ Attention a) { attention_keys<T>(a); }                 \
+    extern "C" __global__ void sequence_attention_##NAME(const __grid_constant__ Attention a) { sequence_attention<T>(a); }         \
     extern "C" __global__ void turn_##NAME(const T* qkv, T* out, const u32* positions, const float* cosines, const float* sines,            \
                                            u32 heads, u32 kv_heads, u32 d, float direction) {                                              \
         turn(qkv, out, positions, cosines, sines, heads, kv_heads, d, direction);                                                           \

@@ -157,27 +157,6 @@ DEVICE void GroupProducts::Left::load(u32 to, const bf16* from, int stride, int 
 
 // ---- Kernels ---------------------------------------------------------------------------------------------------------
 
-// Writes 16 × 64 numbers times `factor`; `row` points at row g's first column.
-DEVICE void store_tile(bf16* row, int stride, const float (&d)[HEAD / 2], float factor, bool valid_upper, bool valid_lower) {
-    const int t = threadIdx.x % 4;
-    const bool valid[2] = {valid_upper, valid_lower};
-#pragma unroll
-    for (int r = 0; r < 2; r++) {
-        bf16* to = row + (u64)r * 8 * stride;
-#pragma unroll
-        for (int group = 0; group < HEAD / 32; group++) {
-            u32 w[4];
-#pragma unroll
-            for (int i = 0; i < 4; i++) {
-                const int j = group * 4 + i;
-                w[i] = pack_bf16(d[4 * j + 2 * r] * factor, d[4 * j + 2 * r + 1] * factor);
-            }
-            quad_transpose(w);
-            if (valid[r]) *(uint4*)(to + group * 32 + t * 8) = make_uint4(w[0], w[1], w[2], w[3]);
-        }
-    }
-}
-
 // Forwards inside segments. Each warp has 16 queries; keys and values come in blocks of 64, two on their way.
 extern "C" __global__ void __launch_bounds__(THREADS, 3) sequence_attention_mma(const __grid_constant__ TrainingAttention a) {
     extern __shared__ __align__(128) u8 shared[];
@@ -189,7 +168,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 3) sequence_attention_mma(
     const bf16* of_sequence = a.qkv + (u64)part.first_row * stride;
     const bf16* keys = of_sequence + (a.heads + kv_head) * HEAD;
     const bf16* values = keys + a.kv_heads * HEAD;
-    const int blocks = min(part.first + BLOCK, part.rows) / BLOCK + (min(part.first + BLOCK, part.rows) % BLOCK > 0);
+    const int blocks = (min(part.first + BLOCK, part.rows) + BLOCK - 1) / BLOCK;
 
     const auto load = [&](int block) {
         const u32 to = base + block % 2 * 2 * TILE_BYTES;
@@ -283,7 +262,8 @@ template <class P> DEVICE void attention_queries(const TrainingAttention& a, u8*
         P::add(dquery, packed, at);
         P::finish(dquery);
     }
-    store_tile(a.out + ((u64)part.first_row + row) * stride + head * HEAD, stride, dquery, scale, valid[0], valid[1]);
+    const float factor[2] = {scale, scale};
+    store_rows<HEAD>(a.out + ((u64)part.first_row + row) * stride + head * HEAD, stride, dquery, factor, valid[0], valid[1]);
 }
 
 // Gradients of keys and values: of each 16 of a warp against blocks of 64 queries of every head that shares them, two on their way.
@@ -360,8 +340,9 @@ template <class P> DEVICE void attention_keys(const TrainingAttention& a, u8* sh
         P::finish(dkey);
     }
     bf16* out = a.out + ((u64)part.first_row + row) * stride;
-    store_tile(out + key_column, stride, dkey, scale, valid[0], valid[1]);
-    store_tile(out + value_column, stride, dvalue, 1.f, valid[0], valid[1]);
+    const float factor[2] = {scale, scale}, one[2] = {1.f, 1.f};
+    store_rows<HEAD>(out + key_column, stride, dkey, factor, valid[0], valid[1]);
+    store_rows<HEAD>(out + value_column, stride, dvalue, one, valid[0], valid[1]);
 }
 
 #define TRAINING_ATTENTION(NAME, PRODUCTS, BLOCKS)                                                                                          \

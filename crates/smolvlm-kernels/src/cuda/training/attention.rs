@@ -76,9 +76,14 @@ struct Attention<'a> {
 }
 
 pub(super) fn tiles_keeping(backend: &CudaBackend, qkv: &Tensor, tile_rows: usize, heads: usize) -> (Tensor, Saved) {
-    let sums = Attention::of_tiles(qkv, tile_rows, heads).is_fast().then(|| per_head(backend, heads, qkv.rows));
-    let out = tiles_with_sums(backend, qkv, tile_rows, heads, sums.as_ref());
-    (out, Saved { sums, ..Saved::default() })
+    let attention = Attention::of_tiles(qkv, tile_rows, heads);
+    if !attention.is_fast() {
+        let (out, sums) = attention.forward(backend, qkv);
+        return (out, Saved { sums: Some(sums), ..Saved::default() });
+    }
+    let sums = per_head(backend, heads, qkv.rows);
+    let out = tiles_with_sums(backend, qkv, tile_rows, heads, Some(&sums));
+    (out, Saved { sums: Some(sums), ..Saved::default() })
 }
 
 pub(super) fn tiles_backward(
@@ -105,7 +110,7 @@ pub(super) fn causal(
     let turned = backend.tensor(qkv.rows, qkv.width, qkv.element);
     attention.turn(backend, qkv, &turned, plan, rope, 1.0);
     let (out, sums) = attention.forward(backend, &turned);
-    (out, Saved { turned: Some(turned), sums, ..Saved::default() })
+    (out, Saved { turned: Some(turned), sums: Some(sums), ..Saved::default() })
 }
 
 pub(super) fn causal_backward(
@@ -175,18 +180,19 @@ impl<'a> Attention<'a> {
         unsafe { backend.start("turning queries and keys", Module::TrainingAttention, &name, shape, &arguments) };
     }
 
-    /// Causal attention over queries and keys at their positions, and the logarithms of its sums where its way back takes them.
-    fn forward(&self, backend: &CudaBackend, turned: &Tensor) -> (Tensor, Option<Tensor>) {
+    /// Attention over queries and keys at their positions, and the logarithms of its sums.
+    fn forward(&self, backend: &CudaBackend, turned: &Tensor) -> (Tensor, Tensor) {
         let out = backend.tensor(self.rows, self.heads.queries * self.head, self.element);
-        if !self.is_fast() {
-            let structure = AnyArguments { out: out.pointer(), ..self.any_arguments(turned) };
-            self.start_any(backend, "sequence_attention", self.heads.queries, &structure);
-            return (out, None);
-        }
         let sums = per_head(backend, self.heads.queries, self.rows);
-        let structure = FastArguments { out: out.pointer(), sums: sums.pointer(), ..self.fast_arguments(turned) };
-        self.start_fast(backend, "sequence_attention_mma", self.heads.queries, shared(false), &structure);
-        (out, Some(sums))
+        let (out_pointer, sums_pointer) = (out.pointer(), sums.pointer());
+        if self.is_fast() {
+            let structure = FastArguments { out: out_pointer, sums: sums_pointer, ..self.fast_arguments(turned) };
+            self.start_fast(backend, "sequence_attention_mma", self.heads.queries, shared(false), &structure);
+        } else {
+            let structure = AnyArguments { out: out_pointer, sums: sums_pointer, ..self.any_arguments(turned) };
+            self.start_any(backend, "sequence_attention", self.heads.queries, &structure);
+        }
+        (out, sums)
     }
 
     /// The gradient of `qkv`, whose queries and keys are at their positions.
@@ -195,7 +201,8 @@ impl<'a> Attention<'a> {
         let dy = narrow.as_ref().unwrap_or(args.dy);
         let gradient = backend.tensor(qkv.rows, qkv.width, self.element);
         let deltas = per_head(backend, self.heads.queries, self.rows);
-        if let Some(sums) = args.saved.sums.as_ref().filter(|_| self.is_fast()) {
+        let sums = args.saved.sums.as_ref().expect("what the forward operation kept");
+        if self.is_fast() {
             self.deltas(backend, dy, args.out, &deltas);
             let structure = FastArguments {
                 dy: dy.pointer(),
@@ -210,7 +217,6 @@ impl<'a> Attention<'a> {
             self.start_fast(backend, &queries, self.heads.queries, shared, &structure);
             self.start_fast(backend, &keys, self.heads.keys, shared, &structure);
         } else {
-            let sums = per_head(backend, self.heads.queries, self.rows);
             let structure = AnyArguments {
                 out: args.out.pointer(),
                 dy: dy.pointer(),
@@ -219,7 +225,7 @@ impl<'a> Attention<'a> {
                 deltas: deltas.pointer(),
                 ..self.any_arguments(qkv)
             };
-            self.start_any(backend, "attention_sums", self.heads.queries, &structure);
+            self.start_any(backend, "attention_deltas", self.heads.queries, &structure);
             self.start_any(backend, "attention_queries", self.heads.queries, &structure);
             self.start_any(backend, "attention_keys", self.heads.keys, &structure);
         }

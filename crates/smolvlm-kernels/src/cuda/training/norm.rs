@@ -2,6 +2,7 @@
 
 use super::CudaBackend;
 use crate::backend::Norm;
+use crate::cuda::device::error;
 use crate::cuda::launch::{Module, Shape};
 use crate::cuda::linear::convert;
 use crate::cuda::tensor::{Element, Tensor};
@@ -11,6 +12,8 @@ use crate::training::NormGradients;
 const WARPS: usize = 8;
 /// Pairs of numbers of a row that a lane holds, as kernels are named.
 const PAIRS: [usize; 3] = [4, 12, 32];
+/// Numbers of the widest row: two for each pair and lane.
+const MOST_WIDTH: usize = 64 * PAIRS[2];
 
 /// As `training_rows.cu` declares it.
 #[repr(C)]
@@ -46,7 +49,10 @@ pub(super) fn backward(
     let out = onto.unwrap_or_else(|| backend.tensor(x.rows, x.width, Element::F32));
     let needed = x.width.div_ceil(64);
     let pairs = PAIRS.into_iter().find(|pairs| needed <= *pairs);
-    let pairs = pairs.unwrap_or_else(|| panic!("a norm of {} numbers", x.width));
+    let Some(pairs) = pairs else {
+        backend.device.fail(error(format!("CUDA: a norm of {} numbers backwards; at most {MOST_WIDTH}", x.width)));
+        return out;
+    };
     let structure = NormBackward {
         x: x.pointer(),
         dy: dy.pointer(),
