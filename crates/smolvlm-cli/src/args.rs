@@ -295,7 +295,7 @@ pub(crate) struct TrainingArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 The adapter is a folder in PEFT's layout, LoRA or DoRA, as finetune and PEFT write it. The new folder holds the merged weights \
-and the model's other files, and is given as --model like any other. (run, chat, bench and trace also take --adapter itself, and \
+and the model's other files, and is given as --model like any other. (run, chat, bench, trace and evaluate also take --adapter itself, and \
 quantize packs with it.)
 
 Examples:

@@ -112,7 +112,7 @@ pub(crate) enum SplitArg {
 /// Show what the demonstration model says of drawn pictures, two pictures, and a clip.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-The model is part of this program; nothing is fetched. Pictures and clips are drawn from a seed, and are of kinds that \
+A program built with models/demo has the model in it, and fetches nothing; another needs --model. Pictures and clips are drawn from a seed, and are of kinds that \
 were kept out of training; a tick says that an answer is the one that the picture was drawn for.
 
 Examples:

@@ -96,7 +96,7 @@ pub struct StepReport {
     pub counted: u64,
     /// Samples skipped since the run began.
     pub skipped: u64,
-    /// Seconds of this step, waiting for data included. The only number that another run may have otherwise.
+    /// Seconds of this step, waiting for data included. On the processor the only number that another run may have otherwise.
     pub seconds: f64,
 }
 
