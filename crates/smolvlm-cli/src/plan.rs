@@ -1,10 +1,7 @@
 //! From flags to the library's options, and from those to a loaded model.
 
-use std::path::Path;
 use std::time::Duration;
 
-use smolvlm::adapter::AdapterFile;
-use smolvlm::checkpoint::Checkpoint;
 use smolvlm::generate::CachePlan;
 use smolvlm::media::source::MediaLimits;
 use smolvlm::media::video::{VideoOptions, VideoReader, WorkerCommand};
@@ -41,12 +38,6 @@ pub(crate) fn load(model: &ModelArgs, media: Option<&MediaArgs>, console: &Conso
         loaded.on_progress(hook);
     }
     Ok(loaded)
-}
-
-/// A checkpoint with the adapter in a folder, if one is named.
-pub(crate) fn adapted(checkpoint: Checkpoint, adapter: Option<&Path>) -> Result<Checkpoint> {
-    let Some(folder) = adapter else { return Ok(checkpoint) };
-    checkpoint.with_adapter(AdapterFile::read(folder)?).map_err(|error| error.at(folder.display()))
 }
 
 /// The checkpoint's defaults, changed where flags say so.

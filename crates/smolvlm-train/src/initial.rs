@@ -12,8 +12,9 @@ use serde::Deserialize;
 use smolvlm::checkpoint::{Destination, ModelConfig, is_weights, tensor_shapes};
 
 use crate::data::generator;
+use crate::files::failed;
 use crate::parameters::Group;
-use crate::save::{CONFIG, WEIGHTS, failed};
+use crate::save::{CONFIG, WEIGHTS};
 use crate::{Error, Result};
 
 /// Standard deviation where the configuration states none (`PretrainedConfig.initializer_range` of transformers).
@@ -51,7 +52,7 @@ impl Default for InitialWeights {
 /// [`Checkpoint`](crate::ErrorKind::Checkpoint) when the configuration is missing or broken; [`Input`](crate::ErrorKind::Input)
 /// when files cannot be read or written.
 pub fn draw_checkpoint(folder: &Path, place: &Path, options: &InitialWeights) -> Result<()> {
-    check_folder(folder)?;
+    check_weightless(folder)?;
     let destination = Destination::begin_again(place)?;
     destination.copy_from(folder)?;
     draw_weights(destination.folder(), options)?;
@@ -60,7 +61,7 @@ pub fn draw_checkpoint(folder: &Path, place: &Path, options: &InitialWeights) ->
 }
 
 /// Refuses folders that hold weights: they would be left out without a word.
-fn check_folder(folder: &Path) -> Result<()> {
+pub(crate) fn check_weightless(folder: &Path) -> Result<()> {
     let entries = fs::read_dir(folder).map_err(|error| failed(folder, "read", error))?;
     for entry in entries {
         let entry = entry.map_err(|error| failed(folder, "read", error))?;

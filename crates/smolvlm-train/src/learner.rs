@@ -125,6 +125,11 @@ impl<B: TrainBackend> Learner<B> {
         Some(format!("{}, dropout {} on {}", lora.describe(), lora.dropout, self.model.format().name()))
     }
 
+    /// What products are computed in.
+    pub fn format(&self) -> Format {
+        self.model.format()
+    }
+
     /// Draws the dropout of the steps that follow from this seed on: the same seed, the same draws.
     pub fn seed(&mut self, seed: u64) {
         self.seed = seed;

@@ -8,6 +8,7 @@
 pub mod data;
 mod error;
 mod example;
+mod files;
 mod initial;
 mod learner;
 pub mod lora;

@@ -9,9 +9,9 @@ use safetensors::tensor::{Dtype, SafeTensors, View};
 use smolvlm_kernels::TrainBackend;
 use smolvlm_kernels::mapped::MappedFile;
 
+use crate::files::{finish_file, part_of};
 use crate::optimizer::{Moments, Optimizer};
 use crate::parameters::{Parameter, lock};
-use crate::save::{finish_file, part_of};
 use crate::taped::Taped;
 use crate::{Error, ErrorKind, Result};
 

@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 use indicatif::ProgressBar;
 use serde_json::json;
 use smolvlm::checkpoint::hub;
-use smolvlm::{Error, Machine, ProcessMemory, Result};
-use smolvlm_kernels::{Backend, TrainBackend};
+use smolvlm::{Error, Machine, Result};
+use smolvlm_kernels::TrainBackend;
 use smolvlm_train::data::Report;
 use smolvlm_train::{
-    Beginning, Evaluation, Finetune, LogLine, Override, Prepared, Run, RunConfig, StepReport, Surroundings,
+    Beginning, Evaluation, Finetune, LogLine, Override, Prepared, RunConfig, StepReport, Surroundings,
 };
 
 use crate::args::TrainingArgs;
@@ -105,8 +105,6 @@ fn end_of_check(report: &Report) -> Result<()> {
 
 fn learn<B: TrainBackend>(finetune: &mut Finetune<B>, args: &TrainingArgs, console: Console) -> Result<()> {
     let run = &mut finetune.run;
-    // A GPU's memory where it computes on one.
-    let gpu = |run: &Run<B>| run.learner().taped().most_memory();
     if run.step_count() > 0 {
         console.note(&format!("going on after step {} of {}", run.step_count(), run.total_steps()));
     }
@@ -119,8 +117,7 @@ fn learn<B: TrainBackend>(finetune: &mut Finetune<B>, args: &TrainingArgs, conso
     let (started, mut tokens) = (Instant::now(), 0);
     while let Some(report) = run.step().map_err(ours)? {
         tokens += report.tokens;
-        let memory = gpu(run).or_else(|| ProcessMemory::read().map(|memory| memory.now));
-        show(&bar, &report, tokens, started.elapsed(), memory);
+        show(&bar, &report, tokens, started.elapsed(), run.memory());
         for skipped in run.skipped() {
             bar.suspend(|| console.note(&format!("skipped: {}", skipped.message)));
         }

@@ -7,7 +7,7 @@ use smolvlm::{Dtype, GpuLibrary, Result};
 use crate::args::InfoArgs;
 use crate::card;
 use crate::console::{self, Console, bytes};
-use crate::{json, plan};
+use crate::json;
 
 pub(crate) fn info(args: &InfoArgs) -> Result<()> {
     let mut bar = Console::new(args.quiet, false).download();
@@ -15,7 +15,7 @@ pub(crate) fn info(args: &InfoArgs) -> Result<()> {
     bar.finish();
     let checkpoint = Checkpoint::open(&folder)?;
     checkpoint.validate()?;
-    let checkpoint = plan::adapted(checkpoint, args.adapter.as_deref())?;
+    let checkpoint = checkpoint.with_adapter_in(args.adapter.as_deref())?;
     let config = checkpoint.config();
     if args.json {
         return json::print(&as_json(args, &checkpoint, config));

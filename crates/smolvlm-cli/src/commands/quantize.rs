@@ -12,7 +12,7 @@ pub(crate) fn quantize(args: &QuantizeArgs) -> Result<()> {
     let mut download = console.download();
     let folder = hub::resolve(&args.model, &mut |progress| download.update(&progress))?;
     download.finish();
-    let source = plan::adapted(Checkpoint::open(&folder)?, args.adapter.as_deref())?;
+    let source = Checkpoint::open(&folder)?.with_adapter_in(args.adapter.as_deref())?;
     let dtype = plan::dtype(args.dtype);
     let options = QuantizeOptions { threads: args.threads, replace: args.force, ..QuantizeOptions::new(dtype) };
     let bar = console.bar(0, "packing  {wide_bar:.cyan/dim} {bytes}/{total_bytes} {eta:>4}");

@@ -9,8 +9,8 @@ use smolvlm_kernels::TrainBackend;
 
 use super::data::DataConfig;
 use crate::data::{self, ExampleMaker, SampleRef, Share};
+use crate::files::{failed, write_whole};
 use crate::learner::Measured;
-use crate::save::failed;
 use crate::{Error, Example, Learner, Result};
 
 /// Below a run's folder: answers, a file for each evaluation.
@@ -234,10 +234,8 @@ fn path_of(run: &Path, step: u64) -> PathBuf {
 /// Writes the answers after a step.
 fn write(run: &Path, step: u64, lines: &str) -> Result<()> {
     let path = path_of(run, step);
-    let part = path.with_extension("part");
     fs::create_dir_all(run.join(FOLDER)).map_err(|error| failed(&path, "written", error))?;
-    fs::write(&part, lines).map_err(|error| failed(&part, "written", error))?;
-    fs::rename(&part, &path).map_err(|error| failed(&path, "put in place", error))
+    write_whole(&path, lines)
 }
 
 /// The question of a sample's last answer.

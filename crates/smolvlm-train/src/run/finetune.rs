@@ -8,12 +8,14 @@ use smolvlm::checkpoint::Checkpoint;
 use smolvlm::{Compat, Device, Machine, MediaOptions, Processor};
 use smolvlm_kernels::TrainBackend;
 
+use super::place::Place;
 use super::{Evaluator, Run, RunConfig};
 use crate::data::{
     CheckOptions, DEFAULT_CACHE, ExampleMaker, ExampleRules, HoldOut, LoaderOptions, Loss, OpenDrawing, Part, Report,
     Samples, Schedule, ScheduleOptions, check,
 };
-use crate::save::failed;
+use crate::files::failed;
+use crate::initial::check_weightless;
 use crate::{Learner, Result, draw_checkpoint, save_checkpoint};
 
 /// What is written of the weights: an adapter, or a whole checkpoint.
@@ -111,13 +113,17 @@ impl Prepared {
     }
 }
 
-/// The checkpoint in the folder; for a run from nothing one that is drawn, below the run's folder. It is drawn anew whenever the
-/// run is started: the same seed, the same weights.
+/// The checkpoint in the folder; for a run from nothing one that is drawn, below the run's folder, until it has saved a place: then it
+/// goes on from the one that it began with.
 fn open_checkpoint(config: &RunConfig, surroundings: &Surroundings<'_>) -> Result<Checkpoint> {
     if surroundings.beginning == Beginning::Checkpoint {
         return Ok(Checkpoint::open(surroundings.folder)?);
     }
     let place = config.output.join(INITIAL);
+    if place.is_dir() && Place::newest(&config.output)?.is_some() {
+        check_weightless(surroundings.folder)?;
+        return Ok(Checkpoint::open(&place)?);
+    }
     if place.is_dir() {
         fs::remove_dir_all(&place).map_err(|error| failed(&place, "removed", error))?;
     }

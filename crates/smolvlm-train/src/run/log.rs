@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::StepReport;
 use super::evaluation::Evaluation;
+use crate::files::write_whole;
 use crate::{Error, Result};
 
 const FILE: &str = "log.jsonl";
@@ -55,9 +56,7 @@ impl Log {
             |line: &&str| serde_json::from_str::<LogLine>(line).is_ok_and(|line| steps > 0 && line.step() <= steps);
         let kept: String = text.lines().take_while(taken).flat_map(|line| [line, "\n"]).collect();
         if kept != text {
-            let part = folder.join(format!("{FILE}.part"));
-            fs::write(&part, kept).map_err(failed)?;
-            fs::rename(&part, &path).map_err(failed)?;
+            write_whole(&path, &kept)?;
         }
         let file = OpenOptions::new().create(true).append(true).open(&path).map_err(failed)?;
         Ok(Self { path, file })

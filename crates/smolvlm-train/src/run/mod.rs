@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
-use smolvlm_kernels::TrainBackend;
+use smolvlm_kernels::{Backend, TrainBackend};
 
 pub use self::config::RunConfig;
 pub use self::data::DataConfig;
@@ -140,7 +140,7 @@ impl<B: TrainBackend> Run<B> {
             return Err(Error::usage("batches of a step: expected at least 1, found 0"));
         }
         let total = total_steps(&settings, |most| batches.batches_up_to(maker.samples(), most));
-        let described = place::described(&settings, total, learner.adapters().as_deref());
+        let described = place::described(&settings, total, learner.format(), learner.adapters().as_deref());
         let mut optimizer = Optimizer::new(learner.taped(), settings.optimizer);
         let (step, cursor) = match Place::newest(folder)? {
             Some(place) => {
@@ -287,8 +287,14 @@ impl<B: TrainBackend> Run<B> {
     /// Writes a line to the log, and what it says to the event file.
     fn note(&mut self, line: &LogLine) -> Result<()> {
         self.log.write(line)?;
-        let memory = smolvlm::ProcessMemory::read().map(|memory| memory.now);
+        let memory = self.events.is_some().then(|| self.memory()).flatten();
         self.events.as_mut().map_or(Ok(()), |events| events.write(line, memory))
+    }
+
+    /// Bytes in use: of the GPU where it computes, else of this process, where the system tells.
+    pub fn memory(&self) -> Option<u64> {
+        let process = || smolvlm::ProcessMemory::read().map(|memory| memory.now);
+        self.learner.taped().most_memory().or_else(process)
     }
 
     /// Measures the model as it is, and writes that to the log.

@@ -3,13 +3,12 @@
 mod axis;
 
 use std::fmt::Write;
-use std::fs;
 use std::path::Path;
 
 use self::axis::Axis;
 use super::log::{LogLine, read_log};
 use crate::Result;
-use crate::save::{failed, part_of};
+use crate::files::write_whole;
 
 const FILE: &str = "loss.svg";
 
@@ -42,10 +41,7 @@ text{font:13px system-ui,-apple-system,'Segoe UI',Roboto,Helvetica,Arial,sans-se
 /// An input error when the log cannot be read or the picture not be written.
 pub fn draw_loss(run: &Path) -> Result<()> {
     let Some(text) = picture(&read_log(run)?) else { return Ok(()) };
-    let path = run.join(FILE);
-    let part = part_of(&path);
-    fs::write(&part, text).map_err(|error| failed(&part, "written", error))?;
-    fs::rename(&part, &path).map_err(|error| failed(&path, "put in place", error))
+    write_whole(&run.join(FILE), &text)
 }
 
 /// What is drawn: `(step, value)`.

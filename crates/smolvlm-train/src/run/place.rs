@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::RunSettings;
 use crate::data::Cursor;
+use smolvlm_kernels::Format;
+
 use crate::{Error, Result};
 
 const PREFIX: &str = "step-";
@@ -94,12 +96,13 @@ impl Place {
     }
 }
 
-/// What must be the same for a run to go on: everything but how often it is saved.
-pub(super) fn described(settings: &RunSettings, total: u64, adapters: Option<&str>) -> String {
+/// What must be the same for a run to go on, beside its data.
+pub(super) fn described(settings: &RunSettings, total: u64, format: Format, adapters: Option<&str>) -> String {
     let RunSettings { seed, accumulation, rates, shape, warmup, floor, optimizer, .. } = settings;
     let adapters = adapters.map_or(String::new(), |adapters| format!(", {adapters}"));
     format!(
-        "seed {seed}, {accumulation} batches a step, {total} steps, {rates:?}, {shape:?} after {warmup} down to {floor}, {optimizer:?}{adapters}"
+        "seed {seed}, {accumulation} batches a step, {total} steps, {rates:?}, {shape:?} after {warmup} down to {floor}, {optimizer:?} in {}{adapters}",
+        format.name()
     )
 }
 

@@ -4,9 +4,7 @@ mod tensor;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::ffi::OsString;
 use std::fs::{self, File};
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -15,6 +13,7 @@ use smolvlm::checkpoint::names::HEAD;
 use smolvlm::checkpoint::{Checkpoint, Destination, Replace, StoredDtype};
 use smolvlm_kernels::{CpuBackend, TrainBackend};
 
+use crate::files::failed;
 use crate::lora::AdapterFile;
 use crate::parameters::{Kind, Parameter};
 use crate::taped::Taped;
@@ -117,23 +116,6 @@ fn save<B: TrainBackend>(
         destination.write(CONFIG, format!("{config:#}\n").as_bytes())?;
     }
     Ok(Merged { folder: destination.finish()?, weight_bytes })
-}
-
-/// The name under which something is written before it is brought to its place.
-pub(crate) fn part_of(path: &Path) -> PathBuf {
-    let mut name: OsString = path.file_name().unwrap_or_default().to_owned();
-    name.push(".part");
-    path.with_file_name(name)
-}
-
-/// Brings a written file to its place, after what it holds has reached the disk.
-pub(crate) fn finish_file(part: &Path, path: &Path) -> Result<()> {
-    File::open(part).and_then(|file| file.sync_all()).map_err(|error| failed(part, "written", error))?;
-    fs::rename(part, path).map_err(|error| failed(path, "put in place", error))
-}
-
-pub(crate) fn failed(path: &Path, what: &str, error: io::Error) -> Error {
-    Error::input(format!("{}: cannot be {what}: {error}", path.display())).caused_by(error)
 }
 
 /// Writes every tensor, and a head of its own where an adapter makes one; returns their bytes.

@@ -26,6 +26,9 @@ const WEIGHTS: [&str; 12] = [
     ".part",
 ];
 
+/// For callers that can be told to replace what is there.
+const FORCE: &str = ", or replace the checkpoint in it (--force)";
+
 /// What a new checkpoint may take the place of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Replace {
@@ -56,7 +59,7 @@ impl Destination {
         let Some(name) = place.file_name() else {
             return Err(taken(place, "expected the name of a new folder"));
         };
-        check_place(place, replace)?;
+        check_place(place, replace, FORCE)?;
         let beside = place.with_file_name(with_ending(name, ".part"));
         if replace != Replace::Nothing && beside.is_dir() && holds_only_files(&beside) {
             fs::remove_dir_all(&beside).map_err(|error| failed(&beside, "removed", error))?;
@@ -80,7 +83,7 @@ impl Destination {
     /// # Errors
     /// As [`begin`](Self::begin).
     pub fn begin_again(place: &Path) -> Result<Self> {
-        check_place(place, Replace::Nothing)?;
+        check_place(place, Replace::Nothing, "")?;
         let beside = place.with_file_name(with_ending(place.file_name().unwrap_or_default(), ".part"));
         if beside.is_dir() && holds_only_files(&beside) {
             fs::remove_dir_all(&beside).map_err(|error| failed(&beside, "removed", error))?;
@@ -172,8 +175,8 @@ fn with_ending(name: &OsStr, ending: &str) -> OsString {
     name
 }
 
-/// Whether a checkpoint may be put at `place`.
-fn check_place(place: &Path, replace: Replace) -> Result<()> {
+/// Whether a checkpoint may be put at `place`; `advice` says what else would help where it may not.
+fn check_place(place: &Path, replace: Replace, advice: &str) -> Result<()> {
     let entries = match fs::read_dir(place) {
         Ok(entries) => entries.count(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -183,7 +186,7 @@ fn check_place(place: &Path, replace: Replace) -> Result<()> {
     let (is_one, what) = match replace {
         _ if entries == 0 => return Ok(()),
         Replace::Nothing => {
-            return Err(taken(place, "is not empty; give another folder, or replace the checkpoint in it (--force)"));
+            return Err(taken(place, &format!("is not empty; give another folder{advice}")));
         }
         Replace::Packed => (is_packed_folder(place), "a packed checkpoint"),
         Replace::Checkpoint => (Checkpoint::open(place).is_ok(), "a checkpoint"),

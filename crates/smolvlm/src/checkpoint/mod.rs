@@ -70,6 +70,15 @@ impl Checkpoint {
         Ok(Self { dir: dir.to_owned(), config, generation, weights, adapter: None })
     }
 
+    /// As [`with_adapter`](Self::with_adapter), of the adapter in a folder, if one is named.
+    ///
+    /// # Errors
+    /// Beside that, as [`AdapterFile::read`].
+    pub fn with_adapter_in(self, folder: Option<&Path>) -> Result<Self> {
+        let Some(folder) = folder else { return Ok(self) };
+        self.with_adapter(AdapterFile::read(folder)?).map_err(|error| error.at(folder.display()))
+    }
+
     /// The same with an adapter folded into its weights, in single precision, whenever a model is loaded, packed or saved from it.
     /// (What [`tensor`](Self::tensor) returns stays as it lies in its file.)
     ///

@@ -8,7 +8,6 @@ use super::device::{Device, Machine};
 use super::dtype::Dtype;
 use super::processor::Processor;
 use super::{MediaOptions, SmolVlm};
-use crate::adapter::AdapterFile;
 use crate::checkpoint::hub::{self, DownloadProgress};
 use crate::checkpoint::{Checkpoint, memory_estimate, read_json};
 use crate::compat::Compat;
@@ -62,7 +61,7 @@ impl LoadOptions {
         let folder = hub::resolve(model, progress)?;
         let checkpoint = Checkpoint::open(&folder)?;
         checkpoint.validate()?;
-        let checkpoint = self.adapted(checkpoint)?;
+        let checkpoint = checkpoint.with_adapter_in(self.adapter.as_deref())?;
         let processor = Processor::of(&folder, checkpoint.config(), self.compat, self.media.clone())?;
 
         let machine = Machine::open(self.device, self.threads, self.dtype, &checkpoint)?;
@@ -70,11 +69,6 @@ impl LoadOptions {
         let (engine, compute) = self.start_engine(machine, &checkpoint, dtype).map_err(|error| error.at(model))?;
         let generation = checkpoint.generation().clone();
         Ok(SmolVlm { engine, processor, generation, dtype, compute, progress: None })
-    }
-
-    fn adapted(&self, checkpoint: Checkpoint) -> Result<Checkpoint> {
-        let Some(folder) = &self.adapter else { return Ok(checkpoint) };
-        checkpoint.with_adapter(AdapterFile::read(folder)?).map_err(|error| error.at(folder.display()))
     }
 
     /// That of packed weights, unless something else was asked for; of others, what was asked for, else the device's best.

@@ -21,6 +21,8 @@ pub(super) struct Answer {
     pub(super) reply: String,
     pub(super) ids: Vec<u32>,
     pub(super) right: bool,
+    /// How often somebody is right who sees the text alone and knows how the data is made.
+    pub(super) chance: f64,
 }
 
 /// A model with the questions' settings.
@@ -39,9 +41,9 @@ impl Asker<'_> {
         self.bar.set_message(row.skill.name());
         let count = u64::from(self.args.samples.get());
         let mut answers = Vec::with_capacity(count as usize);
-        let numbers: Vec<u64> = (0..count).collect();
+        let (generator, numbers) = (generator(self.args, row.skill), (0..count).collect::<Vec<u64>>());
         for batch in numbers.chunks(self.args.batch.get()) {
-            let samples: Vec<Sample> = batch.iter().map(|&index| self.sample(row, index)).collect();
+            let samples: Vec<Sample> = batch.iter().map(|&index| generator.sample(index)).collect();
             let questions: Vec<Messages> = samples.iter().map(|sample| first_question(sample, view)).collect();
             let replies = self.model.generate_batch(&questions, &options)?;
             for ((index, sample), reply) in batch.iter().zip(&samples).zip(replies) {
@@ -52,6 +54,7 @@ impl Asker<'_> {
                     question: turn.question.clone(),
                     expected: turn.answer.clone(),
                     right: correct(sample, 0, &reply.text),
+                    chance: f64::from(turn.chance),
                     reply: reply.text,
                     ids: reply.ids,
                 });
@@ -59,16 +62,5 @@ impl Asker<'_> {
             self.bar.inc(batch.len() as u64);
         }
         Ok(answers)
-    }
-
-    /// Mean share of right answers of somebody who sees the text alone and knows how the data is made.
-    pub(super) fn chance(&self, row: &Row) -> f64 {
-        let count = u64::from(self.args.samples.get());
-        let sum: f64 = (0..count).map(|index| f64::from(self.sample(row, index).turns[0].chance)).sum();
-        sum / count as f64
-    }
-
-    fn sample(&self, row: &Row, index: u64) -> Sample {
-        generator(self.args, row.skill).sample(index)
     }
 }

@@ -8,6 +8,7 @@ mod tally;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
 use smolvlm::{Dtype, Error, Result, SmolVlm};
 use smolvlm_scenes::{Generator, Mixture, Skill, Split, export_samples};
 
@@ -23,6 +24,8 @@ use tally::Tally;
 struct Report {
     rows: Vec<Outcome>,
     formats: Vec<FormatOutcome>,
+    /// What answered: model, adapter, number format, machine.
+    setup: Value,
     dtype: &'static str,
     compute: String,
     /// Of the questions of `rows`, all views.
@@ -82,7 +85,7 @@ fn export(args: &EvaluateArgs, folder: &Path) -> Result<()> {
 fn measure(args: &EvaluateArgs, rows: Vec<Row>, console: Console) -> Result<Report> {
     let mut model = load(&args.model, console)?;
     let dtype = model.dtype();
-    let compute = model.compute().to_owned();
+    let (setup, compute) = (json::setup(&model, &args.model), model.compute().to_owned());
     let views = if args.no_baselines { vec![View::Seen] } else { vec![View::Seen, View::Blank, View::Unseen] };
     let others: Vec<DtypeArg> =
         args.compare_formats.iter().copied().filter(|other| plan::dtype(*other) != dtype).collect();
@@ -95,7 +98,7 @@ fn measure(args: &EvaluateArgs, rows: Vec<Row>, console: Console) -> Result<Repo
     for row in rows {
         let mut asker = Asker { model: &mut model, args, bar: &bar };
         let answers = asker.ask(&row, View::Seen)?;
-        let chance = asker.chance(&row);
+        let chance = answers.iter().map(|answer| answer.chance).sum::<f64>() / answers.len().max(1) as f64;
         let mut baseline =
             |view| views.contains(&view).then(|| asker.ask(&row, view).map(|a| Tally::of(&a))).transpose();
         let (blank, unseen) = (baseline(View::Blank)?, baseline(View::Unseen)?);
@@ -115,7 +118,7 @@ fn measure(args: &EvaluateArgs, rows: Vec<Row>, console: Console) -> Result<Repo
         formats.push(FormatOutcome { dtype: chosen.name(), rows: tallies });
     }
     bar.finish_and_clear();
-    Ok(Report { rows: outcomes, formats, dtype: dtype.name(), compute, asked, took })
+    Ok(Report { rows: outcomes, formats, setup, dtype: dtype.name(), compute, asked, took })
 }
 
 /// The same rows in another number format.

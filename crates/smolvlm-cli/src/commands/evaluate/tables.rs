@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use serde_json::{Value, json};
+use smolvlm::Device;
 
 use super::rows::Row;
 use super::tally::Tally;
@@ -12,8 +13,11 @@ use crate::args::EvaluateArgs;
 /// The tables, with what is needed to make them again.
 pub(super) fn as_markdown(args: &EvaluateArgs, report: &Report) -> String {
     let mut text = format!(
-        "`{}`: {} on {}. Drawn pictures and clips that were kept out of training, one question each, answered greedily.\n\n",
-        args.model.model, report.dtype, report.compute
+        "`{}`{}: {} on {}. Drawn pictures and clips that were kept out of training, one question each, answered greedily.\n\n",
+        args.model.model,
+        args.model.adapter.as_ref().map_or(String::new(), |adapter| format!(" with `{}`", adapter.display())),
+        report.dtype,
+        report.compute
     );
     text += &skills(report);
     if !report.formats.is_empty() {
@@ -124,23 +128,25 @@ pub(super) fn as_json(args: &EvaluateArgs, report: &Report) -> Value {
     });
     let mut overall = counts(overall(report, |outcome| Some(Tally::of(&outcome.answers))).unwrap_or_default());
     overall["chance"] = json!(mean_chance(report));
-    json!({
-        "model": args.model.model,
-        "dtype": report.dtype,
-        "compute": report.compute,
-        "data": "scenes",
-        "split": "held",
-        "seed": args.seed,
-        "samples": args.samples,
-        "max_new_tokens": args.max_new_tokens,
-        "command": command(args),
-        "asked": report.asked,
-        "seconds": report.took.as_secs_f64(),
-        "skills": rows.collect::<Vec<_>>(),
-        "overall": overall,
-        "formats": formats.collect::<Vec<_>>(),
-        "questions": questions.collect::<Vec<_>>(),
-    })
+    let mut value = report.setup.clone();
+    merge(
+        &mut value,
+        json!({
+            "data": "scenes",
+            "split": "held",
+            "seed": args.seed,
+            "samples": args.samples,
+            "max_new_tokens": args.max_new_tokens,
+            "command": command(args),
+            "asked": report.asked,
+            "seconds": report.took.as_secs_f64(),
+            "skills": rows.collect::<Vec<_>>(),
+            "overall": overall,
+            "formats": formats.collect::<Vec<_>>(),
+            "questions": questions.collect::<Vec<_>>(),
+        }),
+    );
+    value
 }
 
 /// What was asked, to be typed again: all that changes an answer.
@@ -149,6 +155,15 @@ fn command(args: &EvaluateArgs) -> String {
     let _ = write!(text, " --seed {} --max-new-tokens {}", args.seed, args.max_new_tokens);
     if let Some(dtype) = args.model.dtype {
         let _ = write!(text, " --dtype {}", typed(dtype));
+    }
+    if let Some(adapter) = &args.model.adapter {
+        let _ = write!(text, " --adapter {}", adapter.display());
+    }
+    if args.model.device != Device::Auto {
+        let _ = write!(text, " --device {}", args.model.device);
+    }
+    if let Some(release) = args.model.compat {
+        let _ = write!(text, " --compat {release:?}");
     }
     for (given, flag) in [(args.split, "--split"), (args.no_split, "--no-split"), (args.no_baselines, "--no-baselines")]
     {

@@ -13,7 +13,7 @@ const KEPT: usize = 32;
 /// Pictures with a longer side are resized by chains of their own: their weights take memory, and making them is a small part of the work.
 const LONGEST: usize = 4096;
 
-/// The chains that were used last. Clones share them.
+/// The chains that were made last. Clones share them.
 #[derive(Clone, Default)]
 pub(in crate::preprocess) struct Chains(Arc<Mutex<Vec<Kept>>>);
 
@@ -34,7 +34,7 @@ impl Chains {
         if let Some(kept) = self.lock().iter().find(|kept| is_it(kept)) {
             return kept.chain.clone();
         }
-        // Made outside of the lock; of two threads that make the same, one is forgotten.
+        // Made outside of the lock; two threads that make the same keep it twice.
         let chain = Arc::new(Chain::new(resampler, from, sizes));
         let mut all = self.lock();
         if all.len() == KEPT {
