@@ -193,9 +193,9 @@ pub(super) fn unfold(backend: &CudaBackend, plan: &super::Plan, patch: usize, we
     let (size, tiles, element) = (plan.tiles.size, plan.tiles.count, weight.element);
     let rows = tiles * (size / patch) * (size / patch);
     let patches = backend.tensor(rows, weight.inputs, element);
-    let by_lines = element == Element::Bf16 && patch == 16 && size.is_multiple_of(16);
+    let by_lines = element == Element::Bf16 && [8, 16].contains(&patch) && size.is_multiple_of(patch);
     let (name, count) = if by_lines {
-        ("unfold_16_bf16".to_owned(), (rows * patch) as u64)
+        (format!("unfold_{patch}_bf16"), (rows * patch) as u64)
     } else {
         (format!("unfold_{}", element.name()), patches.numbers() as u64)
     };

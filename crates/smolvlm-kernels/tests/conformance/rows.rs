@@ -47,8 +47,8 @@ impl Case for PatchEmbed {
 #[test]
 fn patches_equal_the_reference_and_pixels_beyond_the_last_whole_patch_are_unused() {
     let mut rng = ChaCha8Rng::seed_from_u64(5);
-    // The last has patches for a GPU's kernel that takes a line at a time.
-    for (size, patch, width, count) in [(24, 4, 48, 3), (29, 7, 20, 3), (128, 16, 72, 9)] {
+    // The last two have patches for a GPU's kernels that take a line at a time.
+    for (size, patch, width, count) in [(24, 4, 48, 3), (29, 7, 20, 3), (40, 8, 24, 5), (128, 16, 72, 9)] {
         let side = size / patch;
         let format = if count > 3 { Format::Bf16 } else { Format::F32 };
         let tiles: Vec<Vec<u8>> = (0..count).map(|_| (0..size * size * 3).map(|_| rng.random()).collect()).collect();

@@ -218,32 +218,37 @@ DEVICE void unfold(const u8* tiles, const float* values, T* out, u64 count, u32 
     out[i] = from_f32<T>(values[channel * 256 + tiles[pixel * 3 + channel]]);
 }
 
-// The same for patches of 16 × 16 pixels whose lines begin at whole 16 bytes: a thread takes a line of one patch, in all channels.
-DEVICE void unfold_16(const u8* tiles, const float* values, bf16* out, u64 lines, u32 size) {
+// Bytes that one load takes of a line of so many pixels: its lines begin at whole ones.
+template <int PATCH> struct LinePart;
+template <> struct LinePart<8> { typedef uint2 Type; };
+template <> struct LinePart<16> { typedef uint4 Type; };
+
+// The same for patches of 8 × 8 or 16 × 16 pixels that cover a tile: a thread takes a line of one patch, in all channels.
+template <int PATCH> DEVICE void unfold_lines(const u8* tiles, const float* values, bf16* out, u64 lines, u32 size) {
+    typedef typename LinePart<PATCH>::Type Part;
     __shared__ bf16 meaning[3][256];
     for (u32 i = threadIdx.x; i < 3 * 256; i += blockDim.x) meaning[i / 256][i % 256] = from_f32<bf16>(values[i]);
     __syncthreads();
     u64 i = number_of_thread();
     if (i >= lines) return;
-    u32 y = i % 16, side = size / 16;
-    u64 index = i / 16;
-    u32 right = index % side, down = index / side % side;
+    u32 y = i % PATCH, side = size / PATCH;
+    u32 index = i / PATCH, right = index % side, down = index / side % side;
     u64 tile = index / (side * side);
-    u32 bytes[12];
-    const uint4* line = (const uint4*)(tiles + ((tile * size + down * 16 + y) * size + right * 16) * 3);
+    u32 bytes[PATCH * 3 / 4];
+    const Part* line = (const Part*)(tiles + ((tile * size + down * PATCH + y) * size + right * PATCH) * 3);
 #pragma unroll
-    for (int part = 0; part < 3; part++) *(uint4*)(bytes + 4 * part) = line[part];
+    for (int part = 0; part < 3; part++) *(Part*)(bytes + PATCH / 4 * part) = line[part];
 #pragma unroll
     for (int channel = 0; channel < 3; channel++) {
-        u32 packed[8];
+        u32 packed[PATCH / 2];
 #pragma unroll
-        for (int pair = 0; pair < 8; pair++) {
+        for (int pair = 0; pair < PATCH / 2; pair++) {
             const int low = 6 * pair + channel, high = low + 3;
             packed[pair] = meaning[channel][bytes[low / 4] >> low % 4 * 8 & 255] | (u32)meaning[channel][bytes[high / 4] >> high % 4 * 8 & 255] << 16;
         }
-        uint4* to = (uint4*)(out + index * 768 + channel * 256 + y * 16);
-        to[0] = make_uint4(packed[0], packed[1], packed[2], packed[3]);
-        to[1] = make_uint4(packed[4], packed[5], packed[6], packed[7]);
+        uint4* to = (uint4*)(out + ((u64)index * 3 + channel) * PATCH * PATCH + y * PATCH);
+#pragma unroll
+        for (int part = 0; part < PATCH / 8; part++) to[part] = make_uint4(packed[4 * part], packed[4 * part + 1], packed[4 * part + 2], packed[4 * part + 3]);
     }
 }
 
@@ -325,8 +330,11 @@ WIDE_NORMS(6)
 WIDE_NORMS(7)
 WIDE_NORMS(8)
 
+extern "C" __global__ void unfold_8_bf16(const u8* tiles, const float* values, bf16* out, u64 lines, u32 size) {
+    unfold_lines<8>(tiles, values, out, lines, size);
+}
 extern "C" __global__ void unfold_16_bf16(const u8* tiles, const float* values, bf16* out, u64 lines, u32 size) {
-    unfold_16(tiles, values, out, lines, size);
+    unfold_lines<16>(tiles, values, out, lines, size);
 }
 extern "C" __global__ void wide_swiglu_bf16(const bf16* x, bf16* out, u64 count) { wide_swiglu(x, out, count); }
 extern "C" __global__ void largest_f32(const float* x, u32* choices, u32 width) { largest(x, choices, width); }

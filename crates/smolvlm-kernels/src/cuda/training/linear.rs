@@ -1,8 +1,9 @@
 //! Products backwards: `dX = dY · W` and `dW = dYᵀ · X`, by the library.
 
-use super::rows::{accumulate, add_column_sums};
-use super::{CudaBackend, Saved, norm};
+use super::rows::{accumulate, add_column_sums, strips};
+use super::{CudaBackend, Floats, Saved, norm};
 use crate::backend::{Activation, Backend, LinearArgs};
+use crate::cuda::launch::{Module, Shape};
 use crate::cuda::linear::{convert, norm as normalised, swiglu};
 use crate::cuda::matmul::Product;
 use crate::cuda::tensor::{Element, Tensor, Vector};
@@ -135,32 +136,82 @@ fn gelu_keeping(backend: &CudaBackend, before: &Tensor, bias: Option<&Vector>, o
 
 /// The gradient of what an activation was applied to; gates before ups.
 pub(super) fn slopes(backend: &CudaBackend, before: &Tensor, activation: Activation, dy: &Tensor) -> Tensor {
+    slopes_with_sums(backend, before, activation, dy, None)
+}
+
+/// The same, with the sums of its columns added to `sums`.
+fn slopes_with_sums(
+    backend: &CudaBackend,
+    before: &Tensor,
+    activation: Activation,
+    dy: &Tensor,
+    sums: Option<&Floats>,
+) -> Tensor {
     let out = backend.tensor(before.rows, before.width, before.element);
-    let (element, count) = (before.element, dy.numbers());
-    let names = format!("{}_{}", element.name(), dy.element.name());
-    let addresses = [before.pointer(), dy.pointer(), out.pointer(), count as u64].map(Into::into);
-    // Safety: `dy` has that many numbers, `before` and `out` as many or, of a gated layer, twice as many.
-    unsafe {
-        match activation {
-            Activation::SwiGlu => {
-                let [before, dy_numbers, out, count_argument] = addresses;
-                let arguments = [before, dy_numbers, out, count_argument, (dy.width as u32).into()];
-                backend.each("swiglu backwards", &format!("swiglu_slopes_{names}"), count, &arguments);
-            }
-            _ if (element, dy.element) == (Element::Bf16, Element::Bf16) && count.is_multiple_of(8) => {
-                backend.each("gelu backwards", "wide_gelu_slopes_bf16", count / 8, &addresses);
-            }
-            _ => backend.each("gelu backwards", &format!("gelu_slopes_{names}"), count, &addresses),
+    let narrow = before.element == Element::Bf16 && dy.element == Element::Bf16 && dy.width.is_multiple_of(8);
+    match (activation, narrow) {
+        (Activation::GeluTanh, true) => {
+            wide_gelu_slopes(backend, before, dy, &out, sums);
+            return out;
         }
+        (Activation::SwiGlu, true) => swiglu_slopes(backend, "wide_swiglu_slopes_bf16", 8, before, dy, &out),
+        (Activation::SwiGlu, false) => {
+            let name = format!("swiglu_slopes_{}_{}", before.element.name(), dy.element.name());
+            swiglu_slopes(backend, &name, 1, before, dy, &out);
+        }
+        (_, _) => gelu_slopes(backend, before, dy, &out),
+    }
+    if let Some(sums) = sums {
+        add_column_sums(backend, &out, sums, out.width);
     }
     out
+}
+
+/// Columns of a block, as `training_rows.cu` has them.
+const SLOPE_COLUMNS: usize = 256;
+
+fn wide_gelu_slopes(backend: &CudaBackend, before: &Tensor, dy: &Tensor, out: &Tensor, sums: Option<&Floats>) {
+    if dy.numbers() == 0 {
+        return;
+    }
+    let across = dy.width.div_ceil(SLOPE_COLUMNS);
+    let (rows_per_block, down) = strips(backend, dy.rows, across);
+    let arguments = [
+        before.pointer().into(),
+        dy.pointer().into(),
+        out.pointer().into(),
+        sums.map_or(0, Floats::pointer).into(),
+        (dy.rows as u32).into(),
+        (dy.width as u32).into(),
+        (rows_per_block as u32).into(),
+    ];
+    let shape = Shape::new((across as u32, down as u32, 1), SLOPE_COLUMNS as u32);
+    // Safety: all three are of one size, sums as long as a row; blocks for all columns and rows.
+    unsafe { backend.start("gelu backwards", Module::TrainingRows, "wide_gelu_slopes_bf16", shape, &arguments) };
+}
+
+fn gelu_slopes(backend: &CudaBackend, before: &Tensor, dy: &Tensor, out: &Tensor) {
+    let arguments = [before.pointer(), dy.pointer(), out.pointer(), dy.numbers() as u64].map(Into::into);
+    let name = format!("gelu_slopes_{}_{}", before.element.name(), dy.element.name());
+    // Safety: all three have that many numbers.
+    unsafe { backend.each("gelu backwards", &name, dy.numbers(), &arguments) };
+}
+
+/// `at_a_time`: outputs that a thread takes.
+fn swiglu_slopes(backend: &CudaBackend, kernel: &str, at_a_time: usize, before: &Tensor, dy: &Tensor, out: &Tensor) {
+    let [before, gradient, out, count] =
+        [before.pointer(), dy.pointer(), out.pointer(), dy.numbers() as u64].map(Into::into);
+    let arguments = [before, gradient, out, count, (dy.width as u32).into()];
+    // Safety: `dy` has that many numbers, the others twice as many.
+    unsafe { backend.each("swiglu backwards", kernel, dy.numbers().div_ceil(at_a_time), &arguments) };
 }
 
 pub(super) fn backward(backend: &CudaBackend, args: LinearBackward<'_, CudaBackend>) -> Option<Tensor> {
     let element = args.weight.element;
     let before = args.saved.before.as_ref().filter(|_| args.activation != Activation::Identity);
+    let bias = args.gradients.bias.as_deref();
     let through = match before {
-        Some(before) => Some(slopes(backend, before, args.activation, args.dy)),
+        Some(before) => Some(slopes_with_sums(backend, before, args.activation, args.dy, bias)),
         None => convert(backend, args.dy, element),
     };
     let dy = through.as_ref().unwrap_or(args.dy);
@@ -172,7 +223,7 @@ pub(super) fn backward(backend: &CudaBackend, args: LinearBackward<'_, CudaBacke
         assert_eq!(gradient.len(), dy.width * args.x.width, "a gradient is as large as its weight");
         backend.matmul.add_weight_gradient(dy, prepared.as_ref().unwrap_or(args.x), gradient.pointer());
     }
-    if let Some(gradient) = args.gradients.bias {
+    if let (Some(gradient), None) = (bias, before) {
         add_column_sums(backend, dy, gradient, dy.width);
     }
     let numbers = args.transposed?.numbers(args.weight);

@@ -1,7 +1,6 @@
 //! What learning needs, on the GPU. Kernels for it are compiled when they are first asked for.
 //!
-//! Gradients of activations that go on through a product are stored as its weight is; those that several operations add to, beside
-//! residuals, are f32.
+//! Gradients of activations are stored as the activations are, those of features, which rows are added to in any order, in f32.
 
 mod attention;
 mod linear;

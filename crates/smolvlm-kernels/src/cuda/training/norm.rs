@@ -5,7 +5,7 @@ use crate::backend::Norm;
 use crate::cuda::device::error;
 use crate::cuda::launch::{Module, Shape};
 use crate::cuda::linear::convert;
-use crate::cuda::tensor::{Element, Tensor};
+use crate::cuda::tensor::Tensor;
 use crate::training::NormGradients;
 
 /// Warps of a block, a row each at a time, as `training_rows.cu` has them.
@@ -31,7 +31,7 @@ struct NormBackward {
     eps: f32,
 }
 
-/// The gradient of `x`, in f32, added to `onto`.
+/// The gradient of `x`, stored as it is, added to `onto`.
 pub(super) fn backward(
     backend: &CudaBackend,
     x: &Tensor,
@@ -45,8 +45,8 @@ pub(super) fn backward(
         Norm::Layer { weight, eps, .. } => (weight, *eps, 1),
     };
     let adds = u32::from(onto.is_some());
-    let onto = onto.map(|onto| convert(backend, &onto, Element::F32).unwrap_or(onto));
-    let out = onto.unwrap_or_else(|| backend.tensor(x.rows, x.width, Element::F32));
+    let onto = onto.map(|onto| convert(backend, &onto, x.element).unwrap_or(onto));
+    let out = onto.unwrap_or_else(|| backend.tensor(x.rows, x.width, x.element));
     let needed = x.width.div_ceil(64);
     let pairs = PAIRS.into_iter().find(|pairs| needed <= *pairs);
     let Some(pairs) = pairs else {

@@ -5,7 +5,6 @@ use std::ops::Range;
 use super::numbers::{self, zero};
 use super::{CudaBackend, Floats};
 use crate::cuda::launch::{Module, Shape};
-use crate::cuda::linear::convert;
 use crate::cuda::plan::{Array, Plan};
 use crate::cuda::tensor::{Element, Tensor};
 use crate::training::Dropout;
@@ -29,9 +28,7 @@ pub(super) fn add_column_sums(backend: &CudaBackend, x: &Tensor, sums: &Floats, 
         return;
     }
     let (rows, across) = (x.numbers() / width, width.div_ceil(SUM_COLUMNS));
-    let wanted = (4 * backend.device.info.multiprocessors as usize).div_ceil(across);
-    let rows_per_block = rows.div_ceil(wanted).max(32);
-    let down = rows.div_ceil(rows_per_block);
+    let (rows_per_block, down) = strips(backend, rows, across);
     let arguments = [
         x.pointer().into(),
         sums.pointer().into(),
@@ -43,6 +40,14 @@ pub(super) fn add_column_sums(backend: &CudaBackend, x: &Tensor, sums: &Floats, 
     let name = format!("column_sums_{}", x.element.name());
     // Safety: blocks for all columns and rows.
     unsafe { backend.start("sums of columns", Module::TrainingRows, &name, shape, &arguments) };
+}
+
+/// Rows that a block adds up, and how many blocks that are where so many stand side by side: enough to fill the machine, few enough
+/// that adding up their sums at the end costs little.
+pub(super) fn strips(backend: &CudaBackend, rows: usize, across: usize) -> (usize, usize) {
+    let wanted = (4 * backend.device.info.multiprocessors as usize).div_ceil(across);
+    let rows_per_block = rows.div_ceil(wanted).max(32);
+    (rows_per_block, rows.div_ceil(rows_per_block))
 }
 
 /// `to += x`.
@@ -75,31 +80,33 @@ pub(super) fn stack(backend: &CudaBackend, parts: &[Tensor]) -> Tensor {
     out
 }
 
-/// Zeros in f32.
-fn zeros(backend: &CudaBackend, rows: usize, width: usize) -> Tensor {
-    let out = backend.tensor(rows, width, Element::F32);
-    zero(backend, out.pointer(), out.numbers() * Element::F32.bytes());
+fn zeros(backend: &CudaBackend, rows: usize, width: usize, element: Element) -> Tensor {
+    let out = backend.tensor(rows, width, element);
+    zero(backend, out.pointer(), out.numbers() * element.bytes());
     out
 }
 
-/// `to[array[i]] += x[i]`.
-fn add_to_rows(backend: &CudaBackend, plan: &Plan, x: &Tensor, array: Array, to: u64) {
+/// Starts a kernel over the rows of `x`, each of which goes to the row of `to` that the array names.
+fn to_rows(backend: &CudaBackend, kernel: &str, plan: &Plan, x: &Tensor, array: Array, to: u64) {
     let arguments =
         [x.pointer().into(), plan.array(array).into(), to.into(), (x.rows as u32).into(), (x.width as u32).into()];
-    let name = format!("add_to_rows_{}", x.element.name());
+    let name = format!("{kernel}_{}", x.element.name());
     // Safety: the plan names a row of `to` for each row of `x`.
     unsafe { backend.start("adding rows", Module::TrainingRows, &name, Shape::rows(x.rows), &arguments) };
 }
 
 pub(super) fn embed_backward(backend: &CudaBackend, plan: &Plan, dy: &Tensor, gradient: &Floats) {
     assert_eq!(dy.rows, plan.tokens(), "a row for each token");
-    add_to_rows(backend, plan, dy, Array::Ids, gradient.pointer());
+    to_rows(backend, "add_to_rows", plan, dy, Array::Ids, gradient.pointer());
 }
 
 pub(super) fn gather_backward(backend: &CudaBackend, plan: &Plan, dy: &Tensor, rows: usize) -> Tensor {
     assert_eq!(dy.rows, plan.batch.outputs.len(), "a row for each output");
-    let out = zeros(backend, rows, dy.width);
-    add_to_rows(backend, plan, dy, Array::Outputs, out.pointer());
+    // A row that is put out once, as every one of a step is, has nothing to be added to.
+    let once = plan.batch.outputs.is_sorted_by(|before, after| before < after);
+    let (kernel, element) = if once { ("put_rows", dy.element) } else { ("add_to_rows", Element::F32) };
+    let out = zeros(backend, rows, dy.width, element);
+    to_rows(backend, kernel, plan, dy, Array::Outputs, out.pointer());
     out
 }
 
@@ -109,8 +116,8 @@ pub(super) fn scatter_backward(
     dy: Tensor,
     source_rows: &[usize],
 ) -> (Tensor, Vec<Tensor>) {
-    let dy = convert(backend, &dy, Element::F32).unwrap_or(dy);
-    let sources: Vec<Tensor> = source_rows.iter().map(|rows| zeros(backend, *rows, dy.width)).collect();
+    let sources: Vec<Tensor> = source_rows.iter().map(|rows| zeros(backend, *rows, dy.width, Element::F32)).collect();
+    let name = format!("take_rows_{}", dy.element.name());
     let mut first = 0;
     for run in plan.batch.features.chunk_by(|a, b| a.source == b.source) {
         let offset = 4 * first as u64;
@@ -124,7 +131,7 @@ pub(super) fn scatter_backward(
         ];
         let shape = Shape::rows(run.len());
         // Safety: the batch names rows of `dy` and of the sources.
-        unsafe { backend.start("gradients of features", Module::TrainingRows, "take_rows_f32", shape, &arguments) };
+        unsafe { backend.start("gradients of features", Module::TrainingRows, &name, shape, &arguments) };
         first += run.len();
     }
     (dy, sources)
