@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 use smolvlm_kernels::TrainBackend;
-use smolvlm_kernels::training::AdamW;
+use smolvlm_kernels::training::{AdamW, AdamWPart};
 
 use crate::parameters::{Group, lock};
 use crate::taped::Taped;
@@ -105,20 +105,23 @@ impl<B: TrainBackend> Optimizer<B> {
             return Err(Error::input(format!("the norm of the gradients is {norm}: the step is left out")));
         }
         let gradient_scale = self.settings.clip.map_or(1.0, |most| clip_factor(norm, most));
-        for (parameter, moments) in parameters.iter().zip(&mut self.moments) {
-            let rate = rates.of(parameter.group());
-            if rate == 0.0 {
-                continue;
-            }
+        let OptimizerSettings { beta1, beta2, eps, decay, .. } = self.settings;
+        let mut guards: Vec<_> =
+            learning().map(|parameter| (lock(&parameter.master), lock(&parameter.gradient))).collect();
+        let moving =
+            parameters.iter().zip(&mut self.moments).filter(|(parameter, _)| rates.of(parameter.group()) != 0.0);
+        let mut parts = Vec::new();
+        for ((parameter, moments), (master, gradient)) in moving.zip(&mut guards) {
             moments.steps += 1;
-            let OptimizerSettings { beta1, beta2, eps, decay, .. } = self.settings;
-            let decay = if parameter.decays() { decay } else { 0.0 };
+            let (rate, decay) = (rates.of(parameter.group()), if parameter.decays() { decay } else { 0.0 });
             let step = AdamW { rate, beta1, beta2, eps, decay, gradient_scale, step: moments.steps };
-            let (mut master, gradient) = (lock(&parameter.master), lock(&parameter.gradient));
-            backend.adamw(&step, &mut master, &gradient, &mut moments.first, &mut moments.second);
-            drop((master, gradient));
-            parameter.refresh(backend);
+            let Moments { first, second, .. } = moments;
+            parts.push(AdamWPart { step, master: &mut **master, gradient: &**gradient, first, second });
         }
+        backend.adamw(&mut parts);
+        drop(parts);
+        drop(guards);
+        learning().for_each(|parameter| parameter.refresh(backend));
         backend.failure()?;
         Ok(norm)
     }

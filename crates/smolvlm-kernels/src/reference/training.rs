@@ -8,8 +8,8 @@ use super::{Matrix, Plan, ReferenceBackend, Rounded, activate, product, round};
 use crate::backend::{Activation, Backend, LinearArgs, Norm, RopeTable, TokenBatch};
 use crate::packed::Arrangement;
 use crate::training::{
-    AdamW, AttentionBackward, Dropout, HeadCounts, LinearBackward, LowRank, NormGradients, PatchGradients, Rescale,
-    Rope, TrainBackend,
+    AdamW, AdamWPart, AttentionBackward, Dropout, HeadCounts, LinearBackward, LowRank, NormGradients, PatchGradients,
+    Rescale, Rope, TrainBackend,
 };
 use crate::view::Format;
 use head::{Head, rotate, wide};
@@ -166,8 +166,8 @@ impl TrainBackend for ReferenceBackend {
         vec![0.0; len]
     }
 
-    fn clear(&self, floats: &mut Vec<f32>) {
-        floats.fill(0.0);
+    fn clear(&self, parts: &mut [&mut Vec<f32>]) {
+        parts.iter_mut().for_each(|floats| floats.fill(0.0));
     }
 
     fn width(&self, x: &Matrix) -> usize {
@@ -530,22 +530,17 @@ impl TrainBackend for ReferenceBackend {
         to.iter_mut().zip(by).for_each(|(to, by)| *to *= by);
     }
 
-    fn adamw(
-        &self,
-        step: &AdamW,
-        master: &mut Vec<f32>,
-        gradient: &Vec<f32>,
-        first: &mut Vec<f32>,
-        second: &mut Vec<f32>,
-    ) {
-        let AdamW { rate, beta1, beta2, eps, decay, gradient_scale, step } = *step;
-        let (bias1, bias2) = (1.0 - beta1.powf(step as f64), (1.0 - beta2.powf(step as f64)).sqrt());
-        for (((p, g), m), v) in master.iter_mut().zip(gradient).zip(first).zip(second) {
-            let g = f64::from(*g) * gradient_scale;
-            *m = (beta1 * f64::from(*m) + (1.0 - beta1) * g) as f32;
-            *v = (beta2 * f64::from(*v) + (1.0 - beta2) * g * g) as f32;
-            let decayed = f64::from(*p) * (1.0 - rate * decay);
-            *p = (decayed - rate / bias1 * f64::from(*m) / (f64::from(*v).sqrt() / bias2 + eps)) as f32;
+    fn adamw(&self, parts: &mut [AdamWPart<'_, Self>]) {
+        for AdamWPart { step, master, gradient, first, second } in parts {
+            let AdamW { rate, beta1, beta2, eps, decay, gradient_scale, step } = *step;
+            let (bias1, bias2) = (1.0 - beta1.powf(step as f64), (1.0 - beta2.powf(step as f64)).sqrt());
+            for (((p, g), m), v) in master.iter_mut().zip(*gradient).zip(first.iter_mut()).zip(second.iter_mut()) {
+                let g = f64::from(*g) * gradient_scale;
+                *m = (beta1 * f64::from(*m) + (1.0 - beta1) * g) as f32;
+                *v = (beta2 * f64::from(*v) + (1.0 - beta2) * g * g) as f32;
+                let decayed = f64::from(*p) * (1.0 - rate * decay);
+                *p = (decayed - rate / bias1 * f64::from(*m) / (f64::from(*v).sqrt() / bias2 + eps)) as f32;
+            }
         }
     }
 }

@@ -156,6 +156,20 @@ pub struct AdamW {
     pub step: u64,
 }
 
+/// A parameter with all that its step takes; all have as many numbers.
+pub struct AdamWPart<'a, B: TrainBackend> {
+    /// The step.
+    pub step: AdamW,
+    /// What moves.
+    pub master: &'a mut B::Floats,
+    /// Along which it moves.
+    pub gradient: &'a B::Floats,
+    /// Mean of the gradients.
+    pub first: &'a mut B::Floats,
+    /// Mean of their squares.
+    pub second: &'a mut B::Floats,
+}
+
 /// The increment of splitmix64.
 const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
 

@@ -29,7 +29,7 @@ mod arguments;
 use std::ops::Range;
 
 pub use arguments::{
-    AdamW, AttentionBackward, Dropout, HeadCounts, LinearBackward, LinearGradients, LowRank, NormGradients,
+    AdamW, AdamWPart, AttentionBackward, Dropout, HeadCounts, LinearBackward, LinearGradients, LowRank, NormGradients,
     PatchGradients, Rescale, Rope,
 };
 
@@ -58,8 +58,8 @@ pub trait TrainBackend: Backend {
     fn floats(&self, values: &[f32]) -> Self::Floats;
     /// `len` zeros.
     fn zeros(&self, len: usize) -> Self::Floats;
-    /// Sets all numbers to zero.
-    fn clear(&self, floats: &mut Self::Floats);
+    /// Sets all numbers of all parts to zero.
+    fn clear(&self, parts: &mut [&mut Self::Floats]);
     /// Numbers in a row of activations.
     fn width(&self, x: &Self::Tensor) -> usize;
     /// Copies numbers to the host.
@@ -213,13 +213,6 @@ pub trait TrainBackend: Backend {
     fn norm_of_all(&self, parts: &[&Self::Floats]) -> f64;
     /// Multiplies number by number.
     fn multiply(&self, to: &mut Self::Floats, by: &Self::Floats);
-    /// One step of AdamW ([`AdamW`] says which).
-    fn adamw(
-        &self,
-        step: &AdamW,
-        master: &mut Self::Floats,
-        gradient: &Self::Floats,
-        first: &mut Self::Floats,
-        second: &mut Self::Floats,
-    );
+    /// One step of AdamW ([`AdamW`] says which) for each part.
+    fn adamw(&self, parts: &mut [AdamWPart<'_, Self>]);
 }

@@ -1,7 +1,7 @@
 //! Cross-entropy and the optimizer.
 
 use rand::RngExt;
-use smolvlm_kernels::training::AdamW;
+use smolvlm_kernels::training::{AdamW, AdamWPart};
 use smolvlm_kernels::{CpuBackend, ReferenceBackend, TrainBackend};
 
 use crate::case::{Case, Named, assert_close, check_by_differences, check_on_the_processor, gpu, numbers, of, rng};
@@ -72,29 +72,47 @@ fn rows_of_weight_zero_cost_nothing() {
     }
 }
 
-/// Several steps, so that moments and their corrections matter.
-fn train<B: TrainBackend>(backend: &B, len: usize) -> Vec<f32> {
+/// Several steps of parameters of these lengths together, so that moments and their corrections matter.
+fn train<B: TrainBackend>(backend: &B, lengths: &[usize]) -> Vec<f32> {
     let mut rng = rng(31);
-    let mut master = backend.floats(&numbers(&mut rng, len));
-    let (mut first, mut second) = (backend.zeros(len), backend.zeros(len));
+    let mut masters: Vec<_> = lengths.iter().map(|len| backend.floats(&numbers(&mut rng, *len))).collect();
+    let mut moments: Vec<_> = lengths.iter().map(|len| (backend.zeros(*len), backend.zeros(*len))).collect();
     for step in 1..=5 {
-        let gradient = backend.floats(&numbers(&mut rng, len));
-        let gradient_scale = (1.0 / backend.norm_of_all(&[&gradient, &gradient])).min(1.0);
-        let settings = AdamW { rate: 0.01, beta1: 0.9, beta2: 0.99, eps: 1e-8, decay: 0.1, gradient_scale, step };
-        backend.adamw(&settings, &mut master, &gradient, &mut first, &mut second);
+        let gradients: Vec<_> = lengths.iter().map(|len| backend.floats(&numbers(&mut rng, *len))).collect();
+        let gradient_scale = (1.0 / backend.norm_of_all(&gradients.iter().collect::<Vec<_>>())).min(1.0);
+        let step = AdamW { rate: 0.01, beta1: 0.9, beta2: 0.99, eps: 1e-8, decay: 0.1, gradient_scale, step };
+        let mut parts = Vec::new();
+        for ((master, gradient), (first, second)) in masters.iter_mut().zip(&gradients).zip(&mut moments) {
+            parts.push(AdamWPart { step, master, gradient, first, second });
+        }
+        backend.adamw(&mut parts);
     }
-    backend.read(&master)
+    masters.iter().flat_map(|master| backend.read(master)).collect()
+}
+
+#[test]
+fn all_parts_are_cleared() {
+    fn check<B: TrainBackend>(backend: &B) {
+        let mut parts: Vec<_> = [0, 3, 10_000, 0, 8192].map(|len| backend.floats(&vec![1.0; len])).into();
+        backend.clear(&mut parts.iter_mut().collect::<Vec<_>>());
+        assert!(parts.iter().flat_map(|part| backend.read(part)).all(|x| x == 0.0));
+    }
+    check(&ReferenceBackend);
+    check(&CpuBackend::new(2).expect("threads"));
+    if let Some(gpu) = gpu() {
+        check(&*gpu);
+    }
 }
 
 #[test]
 fn the_optimizer_on_the_processor_agrees_with_the_reference() {
-    for len in [1, 100, 70_000] {
-        let expected = train(&ReferenceBackend, len);
-        let found = [1, 3].map(|threads| train(&CpuBackend::new(threads).expect("threads"), len));
+    for lengths in [&[1][..], &[100, 0, 7], &[70_000, 3, 8192, 9000]] {
+        let expected = train(&ReferenceBackend, lengths);
+        let found = [1, 3].map(|threads| train(&CpuBackend::new(threads).expect("threads"), lengths));
         assert!(found[0] == found[1], "threads change bits");
         assert_close("master weights", &found[0], &expected, 1e-6);
         if let Some(gpu) = gpu() {
-            assert_close("master weights on the GPU", &train(&*gpu, len), &expected, 1e-6);
+            assert_close("master weights on the GPU", &train(&*gpu, lengths), &expected, 1e-6);
         }
     }
 }

@@ -47,6 +47,9 @@ pub(super) fn backward<B: TrainBackend>(
     let loss = head(backend, tape, logits, targets, weights, &mut gradients);
     for node in (0..logits).rev() {
         if let Some(dy) = gradients.0[node].take() {
+            if !tape.nodes[node].op.reads_its_result() {
+                tape.nodes[node].value = None;
+            }
             one(backend, tape, node, dy, &mut gradients);
         }
         // Nothing before it needs them.

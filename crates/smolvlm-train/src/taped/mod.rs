@@ -142,9 +142,9 @@ impl<B: TrainBackend> Taped<B> {
 
     /// Sets all gradients to zero.
     pub fn clear_gradients(&self) {
-        for parameter in lock(&self.parameters).iter() {
-            self.inner.clear(&mut lock(&parameter.gradient));
-        }
+        let parameters = lock(&self.parameters);
+        let mut gradients: Vec<_> = parameters.iter().map(|parameter| lock(&parameter.gradient)).collect();
+        self.inner.clear(&mut gradients.iter_mut().map(|gradient| &mut **gradient).collect::<Vec<_>>());
     }
 
     /// Adds the gradients of `Σ weightᵢ · cross-entropy(logitsᵢ, targetᵢ)` to the parameters', forgets the tape, and returns

@@ -89,6 +89,11 @@ impl<B: TrainBackend> Op<B> {
         }
     }
 
+    /// Whether its way back needs what it gave.
+    pub(super) fn reads_its_result(&self) -> bool {
+        matches!(self, Self::TileAttention { .. } | Self::CausalAttention(_))
+    }
+
     /// Whether anything in front of it, or in it, learns.
     pub(super) fn learns(&self) -> bool {
         let owns = match self {

@@ -20,7 +20,7 @@ use super::{Cache, CpuBackend, Plan, patch};
 use crate::backend::{Activation, Backend, CacheShape, LinearArgs, Norm, PAGE_TOKENS, Segment, TokenBatch};
 use crate::packed::Arrangement;
 use crate::training::{
-    AdamW, AttentionBackward, Dropout, HeadCounts, LinearBackward, LowRank, NormGradients, PatchGradients, Rescale,
+    AdamWPart, AttentionBackward, Dropout, HeadCounts, LinearBackward, LowRank, NormGradients, PatchGradients, Rescale,
     Rope, TrainBackend,
 };
 use crate::view::Format;
@@ -48,8 +48,8 @@ impl TrainBackend for CpuBackend {
         Floats::zeros(len)
     }
 
-    fn clear(&self, floats: &mut Floats) {
-        floats.fill(0.0);
+    fn clear(&self, parts: &mut [&mut Floats]) {
+        parts.iter_mut().for_each(|floats| floats.fill(0.0));
     }
 
     fn width(&self, x: &Tensor) -> usize {
@@ -243,8 +243,8 @@ impl TrainBackend for CpuBackend {
         to.iter_mut().zip(by.iter()).for_each(|(to, by)| *to *= by);
     }
 
-    fn adamw(&self, step: &AdamW, master: &mut Floats, gradient: &Floats, first: &mut Floats, second: &mut Floats) {
-        optimizer::adamw(self, step, master, gradient, first, second);
+    fn adamw(&self, parts: &mut [AdamWPart<'_, Self>]) {
+        parts.iter_mut().for_each(|part| optimizer::adamw(self, part));
     }
 }
 

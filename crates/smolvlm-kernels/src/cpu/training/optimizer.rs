@@ -5,7 +5,7 @@ use crate::aligned::Aligned;
 use crate::cpu::CpuBackend;
 use crate::cpu::lanes::AdamStep;
 use crate::cpu::shared::SharedRows;
-use crate::training::AdamW;
+use crate::training::{AdamW, AdamWPart};
 
 /// Numbers of a task.
 const SHARE: usize = 1 << 14;
@@ -24,14 +24,8 @@ pub(super) fn norm_of_all(backend: &CpuBackend, parts: &[&Floats]) -> f64 {
     sums.iter().take(shares.len()).map(|bytes| f64::from_le_bytes(*bytes)).sum::<f64>().sqrt()
 }
 
-pub(super) fn adamw(
-    backend: &CpuBackend,
-    step: &AdamW,
-    master: &mut Floats,
-    gradient: &Floats,
-    first: &mut Floats,
-    second: &mut Floats,
-) {
+pub(super) fn adamw(backend: &CpuBackend, part: &mut AdamWPart<'_, CpuBackend>) {
+    let AdamWPart { step, master, gradient, first, second } = part;
     let AdamW { rate, beta1, beta2, eps, decay, gradient_scale, step } = *step;
     let step = AdamStep {
         gradient_scale: gradient_scale as f32,

@@ -12,6 +12,7 @@ struct TrainingAttention {
     const bf16* qkv;  // turned where there are segments: [rows, (heads + 2 kv_heads) · 64]
     const bf16* dy;
     bf16* out;  // or, backwards, the gradient of qkv
+    bf16* of_heads;  // [rows, 2 · heads · 64]: what each head gives keys, then values, where heads that share them have blocks of their own
     float* sums;  // [heads][rows]: log of the sum of exponentials, in units of log2
     const float* deltas;  // [heads][rows]: dy · out
     const u32* work;  // pairs (segment, first row inside it), longest past first; null for tiles
@@ -266,7 +267,8 @@ template <class P> DEVICE void attention_queries(const TrainingAttention& a, u8*
     store_rows<HEAD>(a.out + ((u64)part.first_row + row) * stride + head * HEAD, stride, dquery, factor, valid[0], valid[1]);
 }
 
-// Gradients of keys and values: of each 16 of a warp against blocks of 64 queries of every head that shares them, two on their way.
+// Gradients of keys and values: of each 16 of a warp against blocks of 64 queries of every head that shares them, or of one of those
+// heads, two on their way.
 template <class P> DEVICE void attention_keys(const TrainingAttention& a, u8* shared) {
     // What a block of queries brings: their numbers, the gradients of their results, the sums and deltas.
     constexpr int TILE_BYTES = P::TILE_BYTES;
@@ -274,8 +276,9 @@ template <class P> DEVICE void attention_keys(const TrainingAttention& a, u8* sh
     float* numbers = (float*)(shared + 2 * P::LEFT_BYTES + 4 * TILE_BYTES);
     const Part part(a, true);
     const bool causal = a.work != nullptr;
-    const int warp = threadIdx.x / WARP, g = threadIdx.x % WARP / 4, t = threadIdx.x % 4, kv_head = blockIdx.y;
-    const int group = a.heads / a.kv_heads, stride = (a.heads + 2 * a.kv_heads) * HEAD, dy_stride = a.heads * HEAD;
+    const int warp = threadIdx.x / WARP, g = threadIdx.x % WARP / 4, t = threadIdx.x % 4, group = a.heads / a.kv_heads;
+    const int heads = a.of_heads ? 1 : group, first_head = blockIdx.y * heads, kv_head = first_head / group;
+    const int stride = (a.heads + 2 * a.kv_heads) * HEAD, dy_stride = a.heads * HEAD;
     const bf16* of_sequence = a.qkv + (u64)part.first_row * stride;
     const int key_column = (a.heads + kv_head) * HEAD, value_column = key_column + a.kv_heads * HEAD;
     const int row = part.first + warp * 16 + g;
@@ -285,7 +288,7 @@ template <class P> DEVICE void attention_keys(const TrainingAttention& a, u8* sh
 
     // Blocks of the first head, then those of the next.
     const auto load = [&](int step) {
-        const int head = kv_head * group + step / blocks, first = (first_block + step % blocks) * BLOCK;
+        const int head = first_head + step / blocks, first = (first_block + step % blocks) * BLOCK;
         const u32 to = base + step % 2 * 2 * TILE_BYTES;
         load_tile<P>(to, of_sequence + head * HEAD, stride, first, part.rows);
         load_tile<P>(to + TILE_BYTES, a.dy + (u64)part.first_row * dy_stride + head * HEAD, dy_stride, first, part.rows);
@@ -297,7 +300,7 @@ template <class P> DEVICE void attention_keys(const TrainingAttention& a, u8* sh
             sums[BLOCK + threadIdx.x] = exists ? a.deltas[at] : 0.f;
         }
     };
-    const int steps = blocks * group;
+    const int steps = blocks * heads;
     typename P::Left key, value;
     key.load(left, of_sequence + key_column, stride, part.first, row, part.rows);
     value.load(left + P::LEFT_BYTES, of_sequence + value_column, stride, part.first, row, part.rows);
@@ -339,10 +342,31 @@ template <class P> DEVICE void attention_keys(const TrainingAttention& a, u8* sh
         P::finish(dvalue);
         P::finish(dkey);
     }
-    bf16* out = a.out + ((u64)part.first_row + row) * stride;
     const float factor[2] = {scale, scale}, one[2] = {1.f, 1.f};
-    store_rows<HEAD>(out + key_column, stride, dkey, factor, valid[0], valid[1]);
-    store_rows<HEAD>(out + value_column, stride, dvalue, one, valid[0], valid[1]);
+    const u64 out_row = (u64)part.first_row + row;
+    const int out_stride = a.of_heads ? 2 * dy_stride : stride;
+    bf16* dkeys = a.of_heads ? a.of_heads + out_row * out_stride + first_head * HEAD : a.out + out_row * stride + key_column;
+    bf16* dvalues = a.of_heads ? dkeys + dy_stride : a.out + out_row * stride + value_column;
+    store_rows<HEAD>(dkeys, out_stride, dkey, factor, valid[0], valid[1]);
+    store_rows<HEAD>(dvalues, out_stride, dvalue, one, valid[0], valid[1]);
+}
+
+// Adds up what heads that share keys and values gave them. A thread takes eight numbers of a row.
+extern "C" __global__ void sum_of_heads(const __grid_constant__ TrainingAttention a) {
+    const int chunks = 2 * a.kv_heads * (HEAD / 8), group = a.heads / a.kv_heads;
+    const u64 i = (u64)blockIdx.x * blockDim.x + threadIdx.x, row = i / chunks;
+    if (row >= a.rows) return;
+    // Heads of keys, then those of values; those of the queries before stand in the same order.
+    const int chunk = i % chunks, kv_head = chunk / (HEAD / 8), column = chunk % (HEAD / 8) * 8;
+    const bf16* from = a.of_heads + row * 2 * a.heads * HEAD + kv_head * group * HEAD + column;
+    float sum[8] = {}, x[8];
+    for (int head = 0; head < group; head++) {
+        widen(*(const uint4*)(from + head * HEAD), x);
+#pragma unroll
+        for (int k = 0; k < 8; k++) sum[k] += x[k];
+    }
+    bf16* out = a.out + row * (a.heads + 2 * a.kv_heads) * HEAD + (a.heads + kv_head) * HEAD + column;
+    *(uint4*)out = make_uint4(pack_bf16(sum[0], sum[1]), pack_bf16(sum[2], sum[3]), pack_bf16(sum[4], sum[5]), pack_bf16(sum[6], sum[7]));
 }
 
 #define TRAINING_ATTENTION(NAME, PRODUCTS, BLOCKS)                                                                                          \

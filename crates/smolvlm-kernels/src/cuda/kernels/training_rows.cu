@@ -7,6 +7,71 @@ DEVICE u32 lane() { return threadIdx.x % WARP; }
 DEVICE u32 row_of_warp() { return blockIdx.x * ROWS_PER_BLOCK + threadIdx.x / WARP; }
 DEVICE u64 number_of_thread() { return (u64)blockIdx.x * blockDim.x + threadIdx.x; }
 
+// ---- Eight columns at a time -----------------------------------------------------------------------------------------
+
+// Eight neighbouring numbers of a row, as they are stored.
+template <class T> struct Chunk;
+template <> struct Chunk<bf16> {
+    uint4 raw;
+
+    DEVICE void load(const bf16* from) { raw = *(const uint4*)from; }
+    DEVICE void store(bf16* to) const { *(uint4*)to = raw; }
+    DEVICE void set(const float (&x)[8]) { raw = make_uint4(pack_bf16(x[0], x[1]), pack_bf16(x[2], x[3]), pack_bf16(x[4], x[5]), pack_bf16(x[6], x[7])); }
+    DEVICE void get(float (&x)[8]) const { widen(raw, x); }
+};
+template <> struct Chunk<float> {
+    float4 low, high;
+
+    DEVICE void load(const float* from) { low = *(const float4*)from, high = *(const float4*)(from + 4); }
+    DEVICE void store(float* to) const { *(float4*)to = low, *(float4*)(to + 4) = high; }
+    DEVICE void set(const float (&x)[8]) { low = make_float4(x[0], x[1], x[2], x[3]), high = make_float4(x[4], x[5], x[6], x[7]); }
+    DEVICE void get(float (&x)[8]) const {
+        x[0] = low.x, x[1] = low.y, x[2] = low.z, x[3] = low.w;
+        x[4] = high.x, x[5] = high.y, x[6] = high.z, x[7] = high.w;
+    }
+};
+
+// Those of a row that begin at `column`; what lies beyond the row is 0. Rows of whole chunks begin at whole ones.
+template <class T> DEVICE Chunk<T> chunk_of(const T* row, u32 column, u32 width) {
+    Chunk<T> chunk;
+    if (width % 8 == 0 && column < width) {
+        chunk.load(row + column);
+        return chunk;
+    }
+    float x[8];
+#pragma unroll
+    for (int i = 0; i < 8; i++) x[i] = column + i < width ? to_f32(row[column + i]) : 0.f;
+    chunk.set(x);
+    return chunk;
+}
+template <class T> DEVICE void put_chunk(T* row, u32 column, u32 width, const float (&x)[8]) {
+    if (width % 8 == 0 && column < width) {
+        Chunk<T> chunk;
+        chunk.set(x);
+        chunk.store(row + column);
+        return;
+    }
+#pragma unroll
+    for (int i = 0; i < 8; i++)
+        if (column + i < width) row[column + i] = from_f32<T>(x[i]);
+}
+
+constexpr int CHUNK_WARPS = 8;
+
+// Adds up what the warps of a block have of eight columns a lane, and adds that to `sums`. `column` is the lane's first.
+DEVICE void add_chunk(const float (&sum)[8], float* sums, u32 column, u32 width) {
+    __shared__ float of_warps[CHUNK_WARPS][8][WARP];
+    const u32 warp = threadIdx.x / WARP;
+#pragma unroll
+    for (int i = 0; i < 8; i++) of_warps[warp][i][lane()] = sum[i];
+    __syncthreads();
+    // Each warp adds up one of the eight.
+    float all = 0.f;
+    for (int i = 0; i < CHUNK_WARPS; i++) all += of_warps[i][warp][lane()];
+    if (column + warp < width) atomicAdd(sums + column + warp, all);
+    __syncthreads();
+}
+
 // ---- Activations -----------------------------------------------------------------------------------------------------
 
 // before[row] += bias, which is kept; out = gelu(before).
@@ -104,34 +169,25 @@ DEVICE float fast_gelu_slope(float x) {
 }
 DEVICE float fast_sigmoid(float x) { return __fdividef(1.f, 1.f + __expf(-x)); }
 
-// Gradients of what gelu was applied to, and the sums of their columns added to `sums` if anyone asks. A thread takes eight columns of
-// some rows. Grid (256 columns, rows_per_block rows).
+// Gradients of what gelu was applied to, and the sums of their columns added to `sums` if anyone asks. Rows of whole chunks. Grid
+// (256 columns, rows_per_block rows).
 extern "C" __global__ void wide_gelu_slopes_bf16(const bf16* before, const bf16* dy, bf16* out, float* sums, u32 rows, u32 width,
                                                  u32 rows_per_block) {
-    constexpr int WARPS = 8;
-    __shared__ float of_warps[WARPS][8][WARP];
-    const u32 column = (blockIdx.x * WARP + lane()) * 8, warp = threadIdx.x / WARP;
-    const u32 first = blockIdx.y * rows_per_block, last = min(first + rows_per_block, rows);
+    const u32 column = (blockIdx.x * WARP + lane()) * 8, first = blockIdx.y * rows_per_block, last = min(first + rows_per_block, rows);
     float sum[8] = {};
     if (column < width) {
-        for (u32 row = first + warp; row < last; row += WARPS) {
-            const u64 i = (u64)row * width + column;
+        for (u32 row = first + threadIdx.x / WARP; row < last; row += CHUNK_WARPS) {
+            const u64 at = (u64)row * width + column;
+            Chunk<bf16> chunk;
             float x[8], d[8];
-            widen(*(const uint4*)(before + i), x);
-            widen(*(const uint4*)(dy + i), d);
+            chunk.load(before + at), chunk.get(x);
+            chunk.load(dy + at), chunk.get(d);
 #pragma unroll
-            for (int k = 0; k < 8; k++) d[k] *= fast_gelu_slope(x[k]), sum[k] += d[k];
-            *(uint4*)(out + i) = make_uint4(pack_bf16(d[0], d[1]), pack_bf16(d[2], d[3]), pack_bf16(d[4], d[5]), pack_bf16(d[6], d[7]));
+            for (int i = 0; i < 8; i++) d[i] *= fast_gelu_slope(x[i]), sum[i] += d[i];
+            chunk.set(d), chunk.store(out + at);
         }
     }
-    if (!sums) return;
-#pragma unroll
-    for (int k = 0; k < 8; k++) of_warps[warp][k][lane()] = sum[k];
-    __syncthreads();
-    // Thread `t` adds up number t / 32 of the columns of lane t % 32.
-    float all = 0.f;
-    for (int i = 0; i < WARPS; i++) all += of_warps[i][warp][lane()];
-    if (column < width) atomicAdd(sums + column + warp, all);
+    if (sums) add_chunk(sum, sums, column, width);
 }
 
 // Gates and ups alternate in `before`, `[rows, 2 · width]`; in `out` all gates of a row come first.
@@ -149,22 +205,21 @@ template <class T, class D> DEVICE void swiglu_slopes(const T* before, const D* 
 extern "C" __global__ void wide_swiglu_slopes_bf16(const bf16* before, const bf16* dy, bf16* out, u64 count, u32 width) {
     u64 i = number_of_thread() * 8;
     if (i >= count) return;
-    float x[16], d[8], of_gate[8], of_up[8];
-    widen(*(const uint4*)(before + 2 * i), x);
-    widen(*(const uint4*)(before + 2 * i + 8), x + 8);
-    widen(*(const uint4*)(dy + i), d);
+    Chunk<bf16> chunk;
+    float x[2][8], d[8], of_gate[8], of_up[8];
+    chunk.load(before + 2 * i), chunk.get(x[0]);
+    chunk.load(before + 2 * i + 8), chunk.get(x[1]);
+    chunk.load(dy + i), chunk.get(d);
 #pragma unroll
     for (int k = 0; k < 8; k++) {
-        const float gate = x[2 * k], sigmoid = fast_sigmoid(gate);
-        of_gate[k] = d[k] * x[2 * k + 1] * sigmoid * (1.f + gate * (1.f - sigmoid));
+        const float gate = x[k / 4][k % 4 * 2], up = x[k / 4][k % 4 * 2 + 1], sigmoid = fast_sigmoid(gate);
+        of_gate[k] = d[k] * up * sigmoid * (1.f + gate * (1.f - sigmoid));
         of_up[k] = d[k] * gate * sigmoid;
     }
-    const u32 row = i / width;
-    bf16* to = out + (u64)row * 2 * width + (i - (u64)row * width);
-    *(uint4*)to = make_uint4(pack_bf16(of_gate[0], of_gate[1]), pack_bf16(of_gate[2], of_gate[3]), pack_bf16(of_gate[4], of_gate[5]),
-                             pack_bf16(of_gate[6], of_gate[7]));
-    *(uint4*)(to + width) = make_uint4(pack_bf16(of_up[0], of_up[1]), pack_bf16(of_up[2], of_up[3]), pack_bf16(of_up[4], of_up[5]),
-                                       pack_bf16(of_up[6], of_up[7]));
+    const u64 row = i / width;
+    bf16* to = out + row * 2 * width + (i - row * width);
+    chunk.set(of_gate), chunk.store(to);
+    chunk.set(of_up), chunk.store(to + width);
 }
 
 // x · factor / (1 − rate), or 0 for the share `rate` of numbers that splitmix64 of their place picks.
@@ -180,49 +235,19 @@ template <class T> DEVICE void dropout(T* x, u64 count, u64 seed, u64 threshold,
 
 // ---- Sums of columns -------------------------------------------------------------------------------------------------
 
-// Two neighbouring numbers of a row; `pairs` says that they may be read together. What lies beyond the row is 0.
-DEVICE float2 pair_of(const float* x, u32 column, u32 width, bool pairs) {
-    if (pairs) return column < width ? *(const float2*)(x + column) : make_float2(0.f, 0.f);
-    return make_float2(column < width ? x[column] : 0.f, column + 1 < width ? x[column + 1] : 0.f);
-}
-DEVICE float2 pair_of(const bf16* x, u32 column, u32 width, bool pairs) {
-    if (pairs) {
-        u32 both = column < width ? *(const u32*)(x + column) : 0;
-        return make_float2(low_of(both), high_of(both));
-    }
-    return make_float2(column < width ? to_f32(x[column]) : 0.f, column + 1 < width ? to_f32(x[column + 1]) : 0.f);
-}
-
-constexpr int SUM_WARPS = 8;
-
-// Adds up what the warps of a block have of 64 columns, two a lane, and adds that to `sums`.
-DEVICE void add_pair(float2 sum, float* sums, u32 column, u32 width) {
-    __shared__ float2 of_warps[SUM_WARPS][WARP];
-    of_warps[threadIdx.x / WARP][lane()] = sum;
-    __syncthreads();
-    if (threadIdx.x < WARP) {
-        for (int warp = 1; warp < SUM_WARPS; warp++) {
-            sum.x += of_warps[warp][lane()].x;
-            sum.y += of_warps[warp][lane()].y;
-        }
-        if (column < width) atomicAdd(sums + column, sum.x);
-        if (column + 1 < width) atomicAdd(sums + column + 1, sum.y);
-    }
-    __syncthreads();
-}
-
-// sums[column] += Σ x[row][column]. Grid (64 columns, rows_per_block rows).
+// sums[column] += Σ x[row][column]. Grid (256 columns, rows_per_block rows).
 template <class T> DEVICE void column_sums(const T* x, float* sums, u32 rows, u32 width, u32 rows_per_block) {
-    const u32 column = blockIdx.x * 2 * WARP + 2 * lane(), first = blockIdx.y * rows_per_block;
-    const u32 last = min(first + rows_per_block, rows);
-    const bool pairs = width % 2 == 0;
-    float2 sum = make_float2(0.f, 0.f);
-    for (u32 row = first + threadIdx.x / WARP; row < last; row += SUM_WARPS) {
-        float2 two = pair_of(x + (u64)row * width, column, width, pairs);
-        sum.x += two.x;
-        sum.y += two.y;
+    const u32 column = (blockIdx.x * WARP + lane()) * 8, first = blockIdx.y * rows_per_block, last = min(first + rows_per_block, rows);
+    float sum[8] = {};
+    if (column < width) {
+        for (u32 row = first + threadIdx.x / WARP; row < last; row += CHUNK_WARPS) {
+            float numbers[8];
+            chunk_of(x + (u64)row * width, column, width).get(numbers);
+#pragma unroll
+            for (int i = 0; i < 8; i++) sum[i] += numbers[i];
+        }
     }
-    add_pair(sum, sums, column, width);
+    add_chunk(sum, sums, column, width);
 }
 
 // ---- Norms backwards -------------------------------------------------------------------------------------------------
@@ -232,93 +257,94 @@ struct NormBackward {
     const void* dy;
     const float* weight;
     void* out;  // stored as x is; the gradient of x is added to it, or begins there
+    float2* of_rows;  // mean and one over the deviation of each row, for the sums of columns
     float* weight_sums;  // null where nobody asks
     float* bias_sums;
-    u32 rows, width;
+    u32 rows, width, rows_per_block;
     u32 adds, centred;
     float eps;
 };
 
-DEVICE void put_pair(float* x, u32 column, u32 width, bool pairs, float2 two) {
-    if (pairs && column < width) *(float2*)(x + column) = two;
-    if (!pairs && column < width) x[column] = two.x;
-    if (!pairs && column + 1 < width) x[column + 1] = two.y;
-}
-DEVICE void put_pair(bf16* x, u32 column, u32 width, bool pairs, float2 two) {
-    if (pairs && column < width) *(u32*)(x + column) = pack_bf16(two.x, two.y);
-    if (!pairs && column < width) x[column] = from_f32<bf16>(two.x);
-    if (!pairs && column + 1 < width) x[column + 1] = from_f32<bf16>(two.y);
+// The gradient of x: a warp for each row, of every 256 columns eight a lane.
+template <class X, class D, int CHUNKS> DEVICE void norm_backward(const NormBackward& a) {
+    const u32 row = row_of_warp();
+    if (row >= a.rows) return;
+    const float share = 1.f / a.width;
+    const X* x_row = (const X*)a.x + (u64)row * a.width;
+    const D* dy_row = (const D*)a.dy + (u64)row * a.width;
+    X* out = (X*)a.out + (u64)row * a.width;
+    Chunk<X> xs[CHUNKS], onto[CHUNKS];
+    Chunk<D> dys[CHUNKS];
+#pragma unroll
+    for (int j = 0; j < CHUNKS; j++) {
+        const u32 column = (j * WARP + lane()) * 8;
+        xs[j] = chunk_of(x_row, column, a.width);
+        dys[j] = chunk_of(dy_row, column, a.width);
+        if (a.adds) onto[j] = chunk_of(out, column, a.width);
+    }
+    float mean = 0.f, squares = 0.f, along = 0.f, shift = 0.f, x[8], dy[8];
+    if (a.centred) {
+#pragma unroll
+        for (int j = 0; j < CHUNKS; j++) {
+            xs[j].get(x);
+#pragma unroll
+            for (int i = 0; i < 8; i++) mean += x[i];
+        }
+        mean = warp_sum(mean) * share;
+    }
+#pragma unroll
+    for (int j = 0; j < CHUNKS; j++) {
+        const u32 column = (j * WARP + lane()) * 8;
+        xs[j].get(x);
+#pragma unroll
+        for (int i = 0; i < 8; i++)
+            if (column + i < a.width) squares += (x[i] - mean) * (x[i] - mean);
+    }
+    const float inverse = rsqrtf(warp_sum(squares) * share + a.eps);
+    if (a.of_rows && lane() == 0) a.of_rows[row] = make_float2(mean, inverse);
+#pragma unroll
+    for (int j = 0; j < CHUNKS; j++) {
+        float weight[8];
+        chunk_of(a.weight, (j * WARP + lane()) * 8, a.width).get(weight);
+        xs[j].get(x), dys[j].get(dy);
+#pragma unroll
+        for (int i = 0; i < 8; i++) along += dy[i] * weight[i] * ((x[i] - mean) * inverse), shift += dy[i] * weight[i];
+    }
+    along = warp_sum(along) * share;
+    shift = a.centred ? warp_sum(shift) * share : 0.f;
+#pragma unroll
+    for (int j = 0; j < CHUNKS; j++) {
+        const u32 column = (j * WARP + lane()) * 8;
+        float weight[8], to[8];
+        chunk_of(a.weight, column, a.width).get(weight);
+        xs[j].get(x), dys[j].get(dy);
+        if (a.adds) onto[j].get(to);
+#pragma unroll
+        for (int i = 0; i < 8; i++) {
+            const float dx = inverse * (dy[i] * weight[i] - shift - (x[i] - mean) * inverse * along);
+            to[i] = a.adds ? to[i] + dx : dx;
+        }
+        put_chunk(out, column, a.width, to);
+    }
 }
 
-// A warp takes a row after the other and keeps its share of the sums of columns: of every 64 columns, two a lane.
-template <class X, class D, int PAIRS> DEVICE void norm_backward(const NormBackward& a) {
-    // What the gradient is added to is read with the rest, where registers hold it.
-    constexpr bool EARLY = PAIRS < 32;
-    const bool pairs = a.width % 2 == 0;
-    const float share = 1.f / a.width;
-    float2 weight_sums[PAIRS], bias_sums[PAIRS];
+// Gradients of a norm's numbers: sums of columns of dy and of dy times the normalised x. Grid (256 columns, rows_per_block rows).
+template <class X, class D> DEVICE void norm_sums(const NormBackward& a) {
+    const u32 column = (blockIdx.x * WARP + lane()) * 8;
+    const u32 first = blockIdx.y * a.rows_per_block, last = min(first + a.rows_per_block, a.rows);
+    float weight_sums[8] = {}, bias_sums[8] = {};
+    if (column < a.width) {
+        for (u32 row = first + threadIdx.x / WARP; row < last; row += CHUNK_WARPS) {
+            float x[8], dy[8];
+            chunk_of((const X*)a.x + (u64)row * a.width, column, a.width).get(x);
+            chunk_of((const D*)a.dy + (u64)row * a.width, column, a.width).get(dy);
+            const float2 of_row = a.of_rows[row];
 #pragma unroll
-    for (int j = 0; j < PAIRS; j++) weight_sums[j] = bias_sums[j] = make_float2(0.f, 0.f);
-    const u32 step = gridDim.x * SUM_WARPS;
-    for (u32 row = blockIdx.x * SUM_WARPS + threadIdx.x / WARP; row < a.rows; row += step) {
-        const X* x_row = (const X*)a.x + (u64)row * a.width;
-        const D* dy_row = (const D*)a.dy + (u64)row * a.width;
-        X* out = (X*)a.out + (u64)row * a.width;
-        float2 x[PAIRS], dy[PAIRS], onto[EARLY ? PAIRS : 1];
-#pragma unroll
-        for (int j = 0; j < PAIRS; j++) {
-            const u32 column = j * 2 * WARP + 2 * lane();
-            x[j] = pair_of(x_row, column, a.width, pairs);
-            dy[j] = pair_of(dy_row, column, a.width, pairs);
-            if (EARLY && a.adds) onto[EARLY ? j : 0] = pair_of(out, column, a.width, pairs);
-        }
-        float mean = 0.f, squares = 0.f;
-        if (a.centred) {
-#pragma unroll
-            for (int j = 0; j < PAIRS; j++) mean += x[j].x + x[j].y;
-            mean = warp_sum(mean) * share;
-        }
-#pragma unroll
-        for (int j = 0; j < PAIRS; j++) {
-            const u32 column = j * 2 * WARP + 2 * lane();
-            if (column < a.width) squares += (x[j].x - mean) * (x[j].x - mean);
-            if (column + 1 < a.width) squares += (x[j].y - mean) * (x[j].y - mean);
-        }
-        const float inverse = rsqrtf(warp_sum(squares) * share + a.eps);
-        // The normalised row takes the place of x, dy · weight that of dy.
-        float along = 0.f, shift = 0.f;
-#pragma unroll
-        for (int j = 0; j < PAIRS; j++) {
-            const u32 column = j * 2 * WARP + 2 * lane();
-            x[j] = make_float2((x[j].x - mean) * inverse, (x[j].y - mean) * inverse);
-            weight_sums[j].x += dy[j].x * x[j].x;
-            weight_sums[j].y += dy[j].y * x[j].y;
-            bias_sums[j].x += dy[j].x;
-            bias_sums[j].y += dy[j].y;
-            const float2 w = pair_of(a.weight, column, a.width, pairs);
-            dy[j] = make_float2(dy[j].x * w.x, dy[j].y * w.y);
-            along += dy[j].x * x[j].x + dy[j].y * x[j].y;
-            shift += dy[j].x + dy[j].y;
-        }
-        along = warp_sum(along) * share;
-        shift = a.centred ? warp_sum(shift) * share : 0.f;
-#pragma unroll
-        for (int j = 0; j < PAIRS; j++) {
-            const u32 column = j * 2 * WARP + 2 * lane();
-            float2 dx = make_float2(inverse * (dy[j].x - shift - x[j].x * along), inverse * (dy[j].y - shift - x[j].y * along));
-            if (a.adds) {
-                const float2 to = EARLY ? onto[EARLY ? j : 0] : pair_of(out, column, a.width, pairs);
-                dx = make_float2(dx.x + to.x, dx.y + to.y);
-            }
-            put_pair(out, column, a.width, pairs, dx);
+            for (int i = 0; i < 8; i++) weight_sums[i] += dy[i] * ((x[i] - of_row.x) * of_row.y), bias_sums[i] += dy[i];
         }
     }
-#pragma unroll
-    for (int j = 0; j < PAIRS; j++) {
-        const u32 column = j * 2 * WARP + 2 * lane();
-        if (a.weight_sums) add_pair(weight_sums[j], a.weight_sums, column, a.width);
-        if (a.bias_sums) add_pair(bias_sums[j], a.bias_sums, column, a.width);
-    }
+    if (a.weight_sums) add_chunk(weight_sums, a.weight_sums, column, a.width);
+    if (a.bias_sums) add_chunk(bias_sums, a.bias_sums, column, a.width);
 }
 
 // ---- Rows ------------------------------------------------------------------------------------------------------------
@@ -446,19 +472,63 @@ extern "C" __global__ void cross_entropy(float* logits, const u32* targets, cons
 
 // ---- Optimizer -------------------------------------------------------------------------------------------------------
 
-constexpr int NORM_THREADS = 256;
+// Blocks for all numbers of many parts: those of a part follow each other from `first_block` on, 8,192 numbers each.
+template <class T> struct Placed {
+    u64 first_block;
+    T part;
+};
+constexpr int PART_THREADS = 256, PART_NUMBERS = 8192;
+
+template <class T> DEVICE const Placed<T>& part_of_block(const Placed<T>* parts, u32 count) {
+    u32 low = 0, high = count;
+    while (high - low > 1) {
+        const u32 middle = (low + high) / 2;
+        if (parts[middle].first_block <= blockIdx.x) low = middle;
+        else high = middle;
+    }
+    return parts[low];
+}
+// Calls `four` with the places of whole fours of this thread, `one` with those left over.
+template <class T, class F, class G> DEVICE void each_number(const Placed<T>& placed, u64 count, F four, G one) {
+    const u64 first = (blockIdx.x - placed.first_block) * PART_NUMBERS, last = min(first + PART_NUMBERS, count);
+    for (u64 i = first + 4 * threadIdx.x; i < last; i += 4 * PART_THREADS) {
+        if (i + 4 <= last) {
+            four(i);
+        } else {
+            for (u64 k = i; k < last; k++) one(k);
+        }
+    }
+}
+
+struct Numbers {
+    float* at;
+    u64 count;
+};
+
+extern "C" __global__ void clear_all(const Placed<Numbers>* parts, u32 count) {
+    const Placed<Numbers>& placed = part_of_block(parts, count);
+    float* x = placed.part.at;
+    each_number(placed, placed.part.count, [&](u64 i) { *(float4*)(x + i) = make_float4(0.f, 0.f, 0.f, 0.f); }, [&](u64 i) { x[i] = 0.f; });
+}
 
 // total += Σ x²
-extern "C" __global__ void add_squares(const float* x, u64 count, double* total) {
-    __shared__ double of_warps[NORM_THREADS / WARP];
+extern "C" __global__ void add_squares(const Placed<Numbers>* parts, u32 count, double* total) {
+    __shared__ double of_warps[PART_THREADS / WARP];
+    const Placed<Numbers>& placed = part_of_block(parts, count);
+    const float* x = placed.part.at;
     double sum = 0.0;
-    const u64 step = (u64)gridDim.x * NORM_THREADS;
-    for (u64 i = number_of_thread(); i < count; i += step) sum += (double)x[i] * x[i];
+    each_number(
+        placed, placed.part.count,
+        [&](u64 i) {
+            const float4 four = *(const float4*)(x + i);
+            sum += (double)four.x * four.x + (double)four.y * four.y + (double)four.z * four.z + (double)four.w * four.w;
+        },
+        [&](u64 i) { sum += (double)x[i] * x[i]; });
     for (int offset = WARP / 2; offset > 0; offset /= 2) sum += __shfl_xor_sync(ALL_LANES, sum, offset);
     if (lane() == 0) of_warps[threadIdx.x / WARP] = sum;
     __syncthreads();
     if (threadIdx.x == 0) {
-        for (int warp = 1; warp < NORM_THREADS / WARP; warp++) sum += of_warps[warp];
+        for (int warp = 1; warp < PART_THREADS / WARP; warp++) sum += of_warps[warp];
         atomicAdd(total, sum);
     }
 }
@@ -479,14 +549,28 @@ struct AdamW {
     float rate1, root2, eps;  // rate / (1 − beta1ᵗ); 1 / √(1 − beta2ᵗ)
 };
 
-extern "C" __global__ void adamw(const __grid_constant__ AdamW a) {
-    u64 i = number_of_thread();
-    if (i >= a.count) return;
-    float g = a.gradient[i] * a.gradient_scale;
-    float m = a.beta1 * a.first[i] + a.rest1 * g, v = a.beta2 * a.second[i] + a.rest2 * g * g;
-    a.first[i] = m;
-    a.second[i] = v;
-    a.master[i] = a.kept * a.master[i] - a.rate1 * m / (sqrtf(v) * a.root2 + a.eps);
+DEVICE void adamw_one(const AdamW& a, float gradient, float& master, float& first, float& second) {
+    const float g = gradient * a.gradient_scale;
+    first = a.beta1 * first + a.rest1 * g;
+    second = a.beta2 * second + a.rest2 * g * g;
+    master = a.kept * master - a.rate1 * first / (sqrtf(second) * a.root2 + a.eps);
+}
+
+extern "C" __global__ void adamw(const Placed<AdamW>* parts, u32 count) {
+    const Placed<AdamW>& placed = part_of_block(parts, count);
+    const AdamW a = placed.part;
+    each_number(
+        placed, a.count,
+        [&](u64 i) {
+            const float4 g = *(const float4*)(a.gradient + i);
+            float4 p = *(float4*)(a.master + i), m = *(float4*)(a.first + i), v = *(float4*)(a.second + i);
+            adamw_one(a, g.x, p.x, m.x, v.x);
+            adamw_one(a, g.y, p.y, m.y, v.y);
+            adamw_one(a, g.z, p.z, m.z, v.z);
+            adamw_one(a, g.w, p.w, m.w, v.w);
+            *(float4*)(a.master + i) = p, *(float4*)(a.first + i) = m, *(float4*)(a.second + i) = v;
+        },
+        [&](u64 i) { adamw_one(a, a.gradient[i], a.master[i], a.first[i], a.second[i]); });
 }
 
 // ---- Names -----------------------------------------------------------------------------------------------------------
@@ -540,9 +624,9 @@ extern "C" __global__ void adamw(const __grid_constant__ AdamW a) {
 TRAINING_ROWS(float, f32)
 TRAINING_ROWS(bf16, bf16)
 
-#define NORM_BACKWARD(X, D, NAME, PAIRS)                                                                                                    \
-    extern "C" __global__ void __launch_bounds__(SUM_WARPS* WARP) norm_backward_##NAME##_##PAIRS(const __grid_constant__ NormBackward a) {  \
-        norm_backward<X, D, PAIRS>(a);                                                                                                      \
+#define NORM_BACKWARD(X, D, NAME, CHUNKS)                                                                                                   \
+    extern "C" __global__ void __launch_bounds__(ROWS_PER_BLOCK* WARP) norm_backward_##NAME##_##CHUNKS(const __grid_constant__ NormBackward a) { \
+        norm_backward<X, D, CHUNKS>(a);                                                                                                     \
     }
 #define TRAINING_ROWS_BETWEEN(T, D, NAME)                                                                                                   \
     extern "C" __global__ void gelu_slopes_##NAME(const T* before, const D* dy, T* out, u64 count) { gelu_slopes(before, dy, out, count); } \
@@ -550,9 +634,10 @@ TRAINING_ROWS(bf16, bf16)
         swiglu_slopes(before, dy, out, count, width);                                                                                       \
     }                                                                                                                                       \
     extern "C" __global__ void accumulate_##NAME(T* to, const D* x, u64 count) { accumulate(to, x, count); }                                \
-    NORM_BACKWARD(T, D, NAME, 4)                                                                                                            \
-    NORM_BACKWARD(T, D, NAME, 12)                                                                                                           \
-    NORM_BACKWARD(T, D, NAME, 32)
+    extern "C" __global__ void norm_sums_##NAME(const __grid_constant__ NormBackward a) { norm_sums<T, D>(a); }                             \
+    NORM_BACKWARD(T, D, NAME, 1)                                                                                                            \
+    NORM_BACKWARD(T, D, NAME, 3)                                                                                                            \
+    NORM_BACKWARD(T, D, NAME, 8)
 TRAINING_ROWS_BETWEEN(float, float, f32_f32)
 TRAINING_ROWS_BETWEEN(float, bf16, f32_bf16)
 TRAINING_ROWS_BETWEEN(bf16, float, bf16_f32)

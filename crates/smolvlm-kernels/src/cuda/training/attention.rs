@@ -14,6 +14,8 @@ const FAST_THREADS: u32 = 128;
 /// Bytes of 64 rows of a head, padded for `mma.sync`, as they are for `wgmma`.
 const PADDED_TILE: usize = QUERIES_PER_BLOCK * (FAST_HEAD + 8) * 2;
 const TILE: usize = QUERIES_PER_BLOCK * FAST_HEAD * 2;
+/// Blocks for each multiprocessor that hide how long the longest of them takes.
+const KEY_BLOCKS: usize = 8;
 /// Two numbers for each of 64 rows.
 const NUMBERS: usize = QUERIES_PER_BLOCK * 2 * 4;
 
@@ -29,6 +31,7 @@ struct FastArguments {
     qkv: u64,
     dy: u64,
     out: u64,
+    of_heads: u64,
     sums: u64,
     deltas: u64,
     work: u64,
@@ -204,9 +207,11 @@ impl<'a> Attention<'a> {
         let sums = args.saved.sums.as_ref().expect("what the forward operation kept");
         if self.is_fast() {
             self.deltas(backend, dy, args.out, &deltas);
+            let of_heads = self.of_heads(backend);
             let structure = FastArguments {
                 dy: dy.pointer(),
                 out: gradient.pointer(),
+                of_heads: of_heads.as_ref().map_or(0, Tensor::pointer),
                 sums: sums.pointer(),
                 deltas: deltas.pointer(),
                 ..self.fast_arguments(qkv)
@@ -215,7 +220,12 @@ impl<'a> Attention<'a> {
             let (products, shared) = (if has_wgmma { "wgmma" } else { "mma" }, shared(has_wgmma));
             let (queries, keys) = (format!("attention_queries_{products}"), format!("attention_keys_{products}"));
             self.start_fast(backend, &queries, self.heads.queries, shared, &structure);
-            self.start_fast(backend, &keys, self.heads.keys, shared, &structure);
+            let heads = if of_heads.is_some() { self.heads.queries } else { self.heads.keys };
+            self.start_fast(backend, &keys, heads, shared, &structure);
+            if of_heads.is_some() {
+                let threads = self.rows * 2 * self.heads.keys * (FAST_HEAD / 8);
+                start(backend, "sum_of_heads", Shape::each(threads as u64), &structure);
+            }
         } else {
             let structure = AnyArguments {
                 out: args.out.pointer(),
@@ -230,6 +240,14 @@ impl<'a> Attention<'a> {
             self.start_any(backend, "attention_keys", self.heads.keys, &structure);
         }
         gradient
+    }
+
+    /// Room for what each head of queries gives keys and values, where blocks for all heads that share some are too few.
+    fn of_heads(&self, backend: &CudaBackend) -> Option<Tensor> {
+        let HeadCounts { queries, keys } = self.heads;
+        let blocks = self.rows.div_ceil(QUERIES_PER_BLOCK) * keys;
+        let few = queries > keys && blocks < KEY_BLOCKS * backend.device.info.multiprocessors as usize;
+        few.then(|| backend.tensor(self.rows, 2 * queries * FAST_HEAD, Element::Bf16))
     }
 
     fn deltas(&self, backend: &CudaBackend, dy: &Tensor, out: &Tensor, deltas: &Tensor) {
@@ -286,6 +304,7 @@ impl<'a> Attention<'a> {
             qkv: qkv.pointer(),
             dy: 0,
             out: 0,
+            of_heads: 0,
             sums: 0,
             deltas: 0,
             work,
@@ -305,9 +324,12 @@ impl<'a> Attention<'a> {
             Sequences::Segments(plan) => (plan.work_items, 1),
         };
         let grid = (grid.0 as u32, heads as u32, grid.1 as u32);
-        let kernel = backend.training_kernel(Module::TrainingFastAttention, name);
-        let shape = Shape { shared, ..Shape::new(grid, FAST_THREADS) };
-        // Safety: the structure is the kernel's; a block for every 64 rows of every sequence and head.
-        unsafe { backend.device.launch_struct("attention of a training step", kernel, shape, structure) };
+        start(backend, name, Shape { shared, ..Shape::new(grid, FAST_THREADS) }, structure);
     }
+}
+
+fn start(backend: &CudaBackend, name: &str, shape: Shape, structure: &FastArguments) {
+    let kernel = backend.training_kernel(Module::TrainingFastAttention, name);
+    // Safety: the structure is the kernel's; blocks for all rows and heads.
+    unsafe { backend.device.launch_struct("attention of a training step", kernel, shape, structure) };
 }

@@ -1,9 +1,9 @@
 //! Products backwards: `dX = dY · W` and `dW = dYᵀ · X`, by the library.
 
-use super::rows::{accumulate, add_column_sums, strips};
+use super::rows::{accumulate, add_column_sums, column_blocks};
 use super::{CudaBackend, Floats, Saved, norm};
 use crate::backend::{Activation, Backend, LinearArgs};
-use crate::cuda::launch::{Module, Shape};
+use crate::cuda::launch::Module;
 use crate::cuda::linear::{convert, norm as normalised, swiglu};
 use crate::cuda::matmul::Product;
 use crate::cuda::tensor::{Element, Tensor, Vector};
@@ -167,15 +167,11 @@ fn slopes_with_sums(
     out
 }
 
-/// Columns of a block, as `training_rows.cu` has them.
-const SLOPE_COLUMNS: usize = 256;
-
 fn wide_gelu_slopes(backend: &CudaBackend, before: &Tensor, dy: &Tensor, out: &Tensor, sums: Option<&Floats>) {
     if dy.numbers() == 0 {
         return;
     }
-    let across = dy.width.div_ceil(SLOPE_COLUMNS);
-    let (rows_per_block, down) = strips(backend, dy.rows, across);
+    let (shape, rows_per_block) = column_blocks(backend, dy.rows, dy.width);
     let arguments = [
         before.pointer().into(),
         dy.pointer().into(),
@@ -183,9 +179,8 @@ fn wide_gelu_slopes(backend: &CudaBackend, before: &Tensor, dy: &Tensor, out: &T
         sums.map_or(0, Floats::pointer).into(),
         (dy.rows as u32).into(),
         (dy.width as u32).into(),
-        (rows_per_block as u32).into(),
+        rows_per_block.into(),
     ];
-    let shape = Shape::new((across as u32, down as u32, 1), SLOPE_COLUMNS as u32);
     // Safety: all three are of one size, sums as long as a row; blocks for all columns and rows.
     unsafe { backend.start("gelu backwards", Module::TrainingRows, "wide_gelu_slopes_bf16", shape, &arguments) };
 }

@@ -22,7 +22,7 @@ use super::{CudaBackend, linear as forward};
 use crate::backend::{Activation, LinearArgs, Norm, TokenBatch};
 use crate::packed::Arrangement;
 use crate::training::{
-    AdamW, AttentionBackward, Dropout, HeadCounts, LinearBackward, LowRank, NormGradients, PatchGradients, Rescale,
+    AdamWPart, AttentionBackward, Dropout, HeadCounts, LinearBackward, LowRank, NormGradients, PatchGradients, Rescale,
     Rope, TrainBackend,
 };
 use crate::view::Format;
@@ -83,8 +83,8 @@ impl TrainBackend for CudaBackend {
         Floats::zeros(self, len)
     }
 
-    fn clear(&self, floats: &mut Floats) {
-        floats.clear(self);
+    fn clear(&self, parts: &mut [&mut Floats]) {
+        numbers::clear(self, parts);
     }
 
     fn width(&self, x: &Tensor) -> usize {
@@ -273,7 +273,7 @@ impl TrainBackend for CudaBackend {
         numbers::multiply(self, to, by);
     }
 
-    fn adamw(&self, step: &AdamW, master: &mut Floats, gradient: &Floats, first: &mut Floats, second: &mut Floats) {
-        numbers::adamw(self, step, master, gradient, first, second);
+    fn adamw(&self, parts: &mut [AdamWPart<'_, Self>]) {
+        numbers::adamw(self, parts);
     }
 }

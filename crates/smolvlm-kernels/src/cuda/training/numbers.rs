@@ -7,7 +7,7 @@ use crate::cuda::launch::{Module, Shape};
 use crate::cuda::memory::Buffer;
 use crate::cuda::tensor::{Element, Tensor, Vector, Weight};
 use crate::packed::Arrangement;
-use crate::training::AdamW;
+use crate::training::AdamWPart;
 
 /// f32 numbers on the device.
 pub struct Floats {
@@ -22,12 +22,8 @@ impl Floats {
 
     pub(super) fn zeros(backend: &CudaBackend, len: usize) -> Self {
         let floats = Self { numbers: Buffer::new(&backend.device, len * size_of::<f32>()), len };
-        floats.clear(backend);
+        zero(backend, floats.pointer(), floats.numbers.bytes());
         floats
-    }
-
-    pub(super) fn clear(&self, backend: &CudaBackend) {
-        zero(backend, self.pointer(), self.numbers.bytes());
     }
 
     pub(super) fn read(&self, backend: &CudaBackend) -> Vec<f32> {
@@ -128,20 +124,64 @@ pub(super) fn copy(backend: &CudaBackend, to: u64, from: u64, bytes: usize) {
     }
 }
 
-/// Threads of a block that adds up squares, as `training_rows.cu` has them, and most blocks.
-const NORM_THREADS: usize = 256;
-const NORM_BLOCKS: usize = 1024;
+/// Threads of a block that takes numbers of one of many parts, and how many it takes, as `training_rows.cu` has them.
+const PART_THREADS: u32 = 256;
+const PART_NUMBERS: usize = 8192;
+
+/// A part as `training_rows.cu` declares it.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Placed<T: Copy> {
+    first_block: u64,
+    part: T,
+}
+
+/// As `training_rows.cu` declares it.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Numbers {
+    at: u64,
+    count: u64,
+}
+
+impl Numbers {
+    fn of(floats: &Floats) -> (usize, Self) {
+        (floats.len, Self { at: floats.pointer(), count: floats.len as u64 })
+    }
+}
+
+/// Starts one kernel for the numbers of many parts, each given with how many it has.
+fn over_parts<T: Copy>(
+    backend: &CudaBackend,
+    what: &str,
+    kernel: &str,
+    parts: impl Iterator<Item = (usize, T)>,
+    total: Option<&Tensor>,
+) {
+    let mut blocks = 0;
+    let place = |(len, part): (usize, T)| {
+        let first_block = blocks;
+        blocks += len.div_ceil(PART_NUMBERS) as u64;
+        Placed { first_block, part }
+    };
+    let placed: Vec<Placed<T>> = parts.map(place).collect();
+    let table = backend.uploaded(&placed);
+    let arguments = [table.pointer().into(), (placed.len() as u32).into(), total.map_or(0, Tensor::pointer).into()];
+    let asked = if total.is_some() { &arguments[..] } else { &arguments[..2] };
+    let shape = Shape::new((blocks as u32, 1, 1), PART_THREADS);
+    // Safety: every part has as many numbers as it says, and blocks for them.
+    unsafe { backend.start(what, Module::TrainingRows, kernel, shape, asked) };
+}
+
+pub(super) fn clear(backend: &CudaBackend, parts: &[&mut Floats]) {
+    over_parts(backend, "clearing gradients", "clear_all", parts.iter().map(|part| Numbers::of(part)), None);
+}
 
 pub(super) fn norm_of_all(backend: &CudaBackend, parts: &[&Floats]) -> f64 {
     let total = backend.tensor(1, 2, Element::F32);
     zero(backend, total.pointer(), size_of::<f64>());
-    for part in parts {
-        let blocks = part.len.div_ceil(NORM_THREADS).min(NORM_BLOCKS);
-        let shape = Shape::new((blocks as u32, 1, 1), NORM_THREADS as u32);
-        let arguments = [part.pointer().into(), part.len.into(), total.pointer().into()];
-        // Safety: the part has that many numbers; the total is one f64.
-        unsafe { backend.start("the norm of gradients", Module::TrainingRows, "add_squares", shape, &arguments) };
-    }
+    let numbers = parts.iter().map(|part| Numbers::of(part));
+    over_parts(backend, "the norm of gradients", "add_squares", numbers, Some(&total));
     let mut sum = f64::NAN;
     backend.read_bytes(total.pointer(), size_of::<f64>(), |bytes| {
         if let Some(bytes) = bytes.first_chunk() {
@@ -159,6 +199,7 @@ pub(super) fn multiply(backend: &CudaBackend, to: &Floats, by: &Floats) {
 }
 
 /// As `training_rows.cu` declares it.
+#[derive(Clone, Copy)]
 #[repr(C)]
 struct AdamWArguments {
     master: u64,
@@ -177,34 +218,35 @@ struct AdamWArguments {
     eps: f32,
 }
 
-pub(super) fn adamw(
-    backend: &CudaBackend,
-    step: &AdamW,
-    master: &Floats,
-    gradient: &Floats,
-    first: &Floats,
-    second: &Floats,
-) {
-    let len = master.len;
-    assert!([gradient.len, first.len, second.len] == [len; 3], "an optimizer's numbers are as many as the master's");
-    let power = |beta: f64| 1.0 - beta.powf(step.step as f64);
-    let structure = AdamWArguments {
-        master: master.pointer(),
-        gradient: gradient.pointer(),
-        first: first.pointer(),
-        second: second.pointer(),
-        count: len as u64,
-        gradient_scale: step.gradient_scale as f32,
-        kept: (1.0 - step.rate * step.decay) as f32,
-        beta1: step.beta1 as f32,
-        rest1: (1.0 - step.beta1) as f32,
-        beta2: step.beta2 as f32,
-        rest2: (1.0 - step.beta2) as f32,
-        rate1: (step.rate / power(step.beta1)) as f32,
-        root2: (1.0 / power(step.beta2).sqrt()) as f32,
-        eps: step.eps as f32,
-    };
-    let kernel = backend.training_kernel(Module::TrainingRows, "adamw");
-    // Safety: all four have that many numbers.
-    unsafe { backend.device.launch_struct("the optimizer", kernel, Shape::each(len as u64), &structure) };
+impl AdamWArguments {
+    fn of(part: &AdamWPart<'_, CudaBackend>) -> Self {
+        let AdamWPart { step, master, gradient, first, second } = part;
+        let len = master.len;
+        assert!(
+            [gradient.len, first.len, second.len] == [len; 3],
+            "an optimizer's numbers are as many as the master's"
+        );
+        let power = |beta: f64| 1.0 - beta.powf(step.step as f64);
+        Self {
+            master: master.pointer(),
+            gradient: gradient.pointer(),
+            first: first.pointer(),
+            second: second.pointer(),
+            count: len as u64,
+            gradient_scale: step.gradient_scale as f32,
+            kept: (1.0 - step.rate * step.decay) as f32,
+            beta1: step.beta1 as f32,
+            rest1: (1.0 - step.beta1) as f32,
+            beta2: step.beta2 as f32,
+            rest2: (1.0 - step.beta2) as f32,
+            rate1: (step.rate / power(step.beta1)) as f32,
+            root2: (1.0 / power(step.beta2).sqrt()) as f32,
+            eps: step.eps as f32,
+        }
+    }
+}
+
+pub(super) fn adamw(backend: &CudaBackend, parts: &[AdamWPart<'_, CudaBackend>]) {
+    let numbers = parts.iter().map(|part| (part.master.len, AdamWArguments::of(part)));
+    over_parts(backend, "the optimizer", "adamw", numbers, None);
 }

@@ -9,8 +9,8 @@ use crate::cuda::plan::{Array, Plan};
 use crate::cuda::tensor::{Element, Tensor};
 use crate::training::Dropout;
 
-/// Columns and threads of a block that sums columns, as `training_rows.cu` has them.
-const SUM_COLUMNS: usize = 64;
+/// Columns and threads of a block that adds up columns, as `training_rows.cu` has them.
+const SUM_COLUMNS: usize = 256;
 const SUM_THREADS: u32 = 256;
 
 pub(super) fn dropout(backend: &CudaBackend, x: &Tensor, dropout: Dropout) {
@@ -27,27 +27,23 @@ pub(super) fn add_column_sums(backend: &CudaBackend, x: &Tensor, sums: &Floats, 
     if x.numbers() == 0 {
         return;
     }
-    let (rows, across) = (x.numbers() / width, width.div_ceil(SUM_COLUMNS));
-    let (rows_per_block, down) = strips(backend, rows, across);
-    let arguments = [
-        x.pointer().into(),
-        sums.pointer().into(),
-        (rows as u32).into(),
-        (width as u32).into(),
-        (rows_per_block as u32).into(),
-    ];
-    let shape = Shape::new((across as u32, down as u32, 1), SUM_THREADS);
+    let rows = x.numbers() / width;
+    let (shape, rows_per_block) = column_blocks(backend, rows, width);
+    let arguments =
+        [x.pointer().into(), sums.pointer().into(), (rows as u32).into(), (width as u32).into(), rows_per_block.into()];
     let name = format!("column_sums_{}", x.element.name());
     // Safety: blocks for all columns and rows.
     unsafe { backend.start("sums of columns", Module::TrainingRows, &name, shape, &arguments) };
 }
 
-/// Rows that a block adds up, and how many blocks that are where so many stand side by side: enough to fill the machine, few enough
-/// that adding up their sums at the end costs little.
-pub(super) fn strips(backend: &CudaBackend, rows: usize, across: usize) -> (usize, usize) {
-    let wanted = (4 * backend.device.info.multiprocessors as usize).div_ceil(across);
+/// Blocks for all columns and rows, and how many rows each has: enough blocks to fill the machine, few enough that adding up their
+/// sums at the end costs little.
+pub(super) fn column_blocks(backend: &CudaBackend, rows: usize, width: usize) -> (Shape, u32) {
+    let across = width.div_ceil(SUM_COLUMNS);
+    let wanted = (4 * backend.device.info.multiprocessors as usize).div_ceil(across.max(1));
     let rows_per_block = rows.div_ceil(wanted).max(32);
-    (rows_per_block, rows.div_ceil(rows_per_block))
+    let grid = (across as u32, rows.div_ceil(rows_per_block) as u32, 1);
+    (Shape::new(grid, SUM_THREADS), rows_per_block as u32)
 }
 
 /// `to += x`.
