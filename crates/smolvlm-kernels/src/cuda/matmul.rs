@@ -15,6 +15,9 @@ use super::tensor::{Element, Tensor, Weight};
 /// Memory that the library may use between its kernels: what it recommends for Hopper.
 const WORKSPACE: usize = 32 << 20;
 
+/// Most problems that are remembered: sizes vary with prompts and batches without end.
+const MOST_SETTLED: usize = 4096;
+
 /// `CUBLAS_OP_T`.
 const TRANSPOSED: i32 = 1;
 
@@ -211,6 +214,9 @@ impl Matmul {
 
     fn run(&self, started: &Started) -> std::result::Result<(), CublasError> {
         let mut all = self.settled.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.len() >= MOST_SETTLED && !all.contains_key(&started.problem) {
+            all.clear();
+        }
         let settled = match all.entry(started.problem) {
             Entry::Occupied(settled) => settled.into_mut(),
             Entry::Vacant(place) => place.insert(self.settle(started.problem)?),
@@ -305,21 +311,25 @@ fn epilogue(problem: Problem) -> sys::cublasLtEpilogue_t {
     }
 }
 
+impl Drop for Settled {
+    fn drop(&mut self) {
+        // Safety: created by `settle`, destroyed once; a call has read them when it returns.
+        unsafe {
+            let _ = result::destroy_matmul_desc(self.product);
+            for layout in [self.left, self.right, self.out] {
+                let _ = result::destroy_matrix_layout(layout);
+            }
+        }
+    }
+}
+
 impl Drop for Matmul {
     fn drop(&mut self) {
         self.device.bind();
         self.device.synchronise("closing cuBLASLt");
-        let settled = self.settled.get_mut().unwrap_or_else(PoisonError::into_inner);
-        // Safety: created by `settle` and `new`, destroyed once, and nothing runs any more.
-        unsafe {
-            for settled in settled.values() {
-                let _ = result::destroy_matmul_desc(settled.product);
-                for layout in [settled.left, settled.right, settled.out] {
-                    let _ = result::destroy_matrix_layout(layout);
-                }
-            }
-            let _ = result::destroy_handle(self.handle);
-        }
+        self.settled.get_mut().unwrap_or_else(PoisonError::into_inner).clear();
+        // Safety: created by `new`, destroyed once, and nothing runs any more.
+        let _ = unsafe { result::destroy_handle(self.handle) };
     }
 }
 

@@ -61,22 +61,25 @@ impl Background {
     pub(super) fn paint(&self, rgba: &mut [u8], width: usize, height: usize) {
         if self.from == self.to && self.grain == 0 {
             let [red, green, blue] = self.from;
-            rgba.chunks_exact_mut(4).for_each(|pixel| pixel.copy_from_slice(&[red, green, blue, 255]));
+            rgba.as_chunks_mut().0.fill([red, green, blue, 255]);
             return;
         }
         let steps = if self.down { height } else { width };
         let tones: Vec<Rgb> = (0..steps).map(|step| self.between(step, steps)).collect();
         let mut noise = 0x9e37_79b9u32;
         for (y, row) in rgba.chunks_exact_mut(4 * width).enumerate() {
-            for (x, pixel) in row.chunks_exact_mut(4).enumerate() {
-                let tone = tones[if self.down { y } else { x }];
+            for (x, pixel) in row.as_chunks_mut().0.iter_mut().enumerate() {
+                let [red, green, blue] = tones[if self.down { y } else { x }];
+                *pixel = [red, green, blue, 255];
+                if self.grain == 0 {
+                    continue;
+                }
                 // A linear congruential step (Numerical Recipes); its top bits are even enough for grain.
                 noise = noise.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
                 let shift = ((u64::from(noise) * (2 * u64::from(self.grain) + 1)) >> 32) as i16 - i16::from(self.grain);
-                for (level, tone) in pixel.iter_mut().zip(tone) {
-                    *level = (i16::from(tone) + shift).clamp(0, 255) as u8;
+                for level in &mut pixel[..3] {
+                    *level = (i16::from(*level) + shift).clamp(0, 255) as u8;
                 }
-                pixel[3] = 255;
             }
         }
     }

@@ -95,8 +95,8 @@ impl Canvas {
     pub(crate) fn finish(self) -> Picture {
         let (width, height) = (self.pixmap.width() as usize, self.pixmap.height() as usize);
         let mut rgb = vec![0; 3 * width * height];
-        for (to, from) in rgb.chunks_exact_mut(3).zip(self.pixmap.data().chunks_exact(4)) {
-            to.copy_from_slice(&from[..3]);
+        for (to, [red, green, blue, _]) in rgb.as_chunks_mut().0.iter_mut().zip(self.pixmap.data().as_chunks().0) {
+            *to = [*red, *green, *blue];
         }
         Picture { width, height, rgb }
     }

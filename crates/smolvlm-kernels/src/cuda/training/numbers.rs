@@ -55,6 +55,9 @@ pub(super) fn zero(backend: &CudaBackend, pointer: u64, bytes: usize) {
     }
 }
 
+/// Of a weight that is packed, as `training_rows.cu` has them.
+const NUMBERS_A_THREAD: usize = 4;
+
 pub(super) fn repack(
     backend: &CudaBackend,
     weight: &Weight,
@@ -73,8 +76,9 @@ pub(super) fn repack(
         (weight.inputs as u32).into(),
         u32::from(arrangement == Arrangement::GateUp).into(),
     ];
+    let (name, threads) = (format!("repack_{}", weight.element.name()), count.div_ceil(NUMBERS_A_THREAD));
     // Safety: all three have that many numbers.
-    unsafe { backend.each("packing a weight", &format!("repack_{}", weight.element.name()), count, &arguments) };
+    unsafe { backend.each("packing a weight", &name, threads, &arguments) };
 }
 
 pub(super) fn apart(backend: &CudaBackend, weight: &Weight, arrangement: Arrangement) -> Apart {

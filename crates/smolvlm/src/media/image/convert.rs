@@ -28,7 +28,14 @@ fn to_rgb(samples: &[u8], channels: usize, blend: impl Fn([u8; 3], u8) -> [u8; 3
         [r, g, b, alpha, ..] => blend([r, g, b], alpha),
         [] => [0; 3],
     };
-    samples.chunks_exact(channels).flat_map(pixel).collect()
+    if channels == 3 {
+        return samples.to_vec();
+    }
+    let mut rgb = vec![0; samples.len() / channels * 3];
+    for (to, from) in rgb.as_chunks_mut::<3>().0.iter_mut().zip(samples.chunks_exact(channels)) {
+        *to = pixel(from);
+    }
+    rgb
 }
 
 /// How a sample of 16 bits becomes one of 8: rounded to nearest (libpng's `png_set_scale_16`), or as Pillow does it,
