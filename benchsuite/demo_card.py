@@ -64,6 +64,8 @@ def read_log(run: Path) -> list[dict]:
     steps = {}
     for number, line in enumerate((run / "log.jsonl").read_text(encoding="utf-8").splitlines(), 1):
         step = json.loads(line)
+        if "evaluation" in step:
+            continue
         for field in ("step", "loss"):
             if field not in step:
                 raise SystemExit(f"{run / 'log.jsonl'}: line {number}: expected the field {field}, found {sorted(step)}")
@@ -141,7 +143,7 @@ def main() -> None:
         parameters=f"{parameters(weights):,}", weights=f"{weights.stat().st_size / 2**20:.1f} MiB",
         stored=config.get("torch_dtype", config.get("dtype", "bfloat16")), steps=f"{len(steps):,}",
         tokens=f"{sum(step.get('tokens', 0) for step in steps):,}", first=steps[0]["loss"], last=steps[-1]["loss"],
-        hours=f", {seconds / 3600:.1f} hours" if seconds else "", recipe=arguments.config.read_text(encoding="utf-8").strip(),
+        hours=f", {seconds / 60:.0f} minutes" if seconds else "", recipe=arguments.config.read_text(encoding="utf-8").strip(),
         report=(arguments.report / "report.md").read_text(encoding="utf-8"), **sizes(config))
     write(arguments.model / "loss.svg", curve(steps))
     write(arguments.model / "README.md", card)

@@ -1,5 +1,6 @@
 //! What is learned from: token ids, which of them count, and the tiles that they show.
 
+use serde::Deserialize;
 use smolvlm::TileRun;
 use smolvlm::checkpoint::ModelConfig;
 use smolvlm::preprocess::normalise::PixelTable;
@@ -19,15 +20,49 @@ pub struct Example {
     pub tiles: Vec<TileRun>,
 }
 
+/// How much a token counts, by how many tokens its reply has: token, square and sample averaging of InternVL 2.5 (Chen et al. 2024,
+/// arXiv 2412.05271).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Weighting {
+    /// All tokens count the same, so that a reply counts as much as it is long.
+    #[default]
+    Tokens,
+    /// A reply counts as much as the root of its length.
+    Root,
+    /// All replies count the same.
+    Replies,
+}
+
+impl Weighting {
+    /// The weight of each of `tokens` tokens of a reply.
+    fn of(self, tokens: usize) -> f32 {
+        match self {
+            Self::Tokens => 1.0,
+            Self::Root => 1.0 / (tokens as f32).sqrt(),
+            Self::Replies => 1.0 / tokens as f32,
+        }
+    }
+}
+
 impl From<data::Example> for Example {
     /// A sample as data hands it out: every token that counts has a weight of 1.
     fn from(made: data::Example) -> Self {
-        let weights = made.counted.iter().map(|counted| f32::from(u8::from(*counted)));
-        Self { ids: made.ids, weights: weights.collect(), tiles: made.pixels }
+        Self::weighted(made, Weighting::Tokens)
     }
 }
 
 impl Example {
+    /// A sample as data hands it out. Tokens that count and follow each other are one reply.
+    pub fn weighted(made: data::Example, weighting: Weighting) -> Self {
+        let mut weights = Vec::with_capacity(made.counted.len());
+        for stretch in made.counted.chunk_by(|a, b| a == b) {
+            let weight = if stretch[0] { weighting.of(stretch.len()) } else { 0.0 };
+            weights.resize(weights.len() + stretch.len(), weight);
+        }
+        Self { ids: made.ids, weights, tiles: made.pixels }
+    }
+
     /// How many tiles it shows.
     pub fn tile_count(&self) -> usize {
         self.tiles.iter().map(|run| run.tiles.len()).sum()
@@ -137,4 +172,23 @@ pub(crate) fn tile_parts(examples: &[Example], most: usize) -> Vec<(&PixelTable,
 /// A part as a backend takes it.
 pub(crate) fn tile_batch<'a>(size: usize, (pixel_values, tiles): &'a (&PixelTable, Vec<&'a [u8]>)) -> TileBatch<'a> {
     TileBatch { size, tiles, pixel_values }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_of_long_replies_count_less_where_that_is_asked_for() {
+        let made = || data::Example {
+            name: String::new(),
+            ids: vec![1; 8],
+            counted: vec![false, true, true, true, true, false, false, true],
+            pixels: Vec::new(),
+        };
+        let weights = |weighting| Example::weighted(made(), weighting).weights;
+        assert_eq!(weights(Weighting::Tokens), Example::from(made()).weights);
+        assert_eq!(weights(Weighting::Root), [0.0, 0.5, 0.5, 0.5, 0.5, 0.0, 0.0, 1.0]);
+        assert_eq!(weights(Weighting::Replies), [0.0, 0.25, 0.25, 0.25, 0.25, 0.0, 0.0, 1.0]);
+    }
 }

@@ -22,7 +22,7 @@ pub mod taped;
 mod yaml;
 
 pub use error::{Error, ErrorKind, Result};
-pub use example::Example;
+pub use example::{Example, Weighting};
 pub use initial::{InitialWeights, draw_checkpoint, draw_weights};
 pub use learner::{Learner, LearnerOptions, Measured, StepLoss};
 pub use lora::{AdapterFile, LoraOptions, Targets};

@@ -8,6 +8,7 @@ mod chat;
 mod common;
 mod completions;
 mod containment;
+mod demonstration;
 mod download;
 mod finetune;
 mod frames;

@@ -27,7 +27,7 @@ use crate::lora::{LoraOptions, Targets};
 use crate::optimizer::{OptimizerSettings, Rates};
 use crate::parameters::Group;
 use crate::schedule::Shape;
-use crate::{Error, LearnerOptions, Recompute, Result};
+use crate::{Error, LearnerOptions, Recompute, Result, Weighting};
 
 /// What a run is made of.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -72,6 +72,9 @@ pub struct RunConfig {
     /// Which tokens are learned.
     #[serde(default)]
     pub loss: Loss,
+    /// How much a token counts, by how long its reply is.
+    #[serde(default)]
+    pub weighting: Weighting,
     /// Whether pictures are split into tiles; none: as the checkpoint says.
     #[serde(default)]
     pub split_images: Option<bool>,
@@ -284,6 +287,7 @@ impl RunConfig {
             warmup: self.schedule.warmup,
             floor: self.schedule.floor,
             optimizer: self.adamw,
+            weighting: self.weighting,
             save_every: self.save_every,
         }
     }

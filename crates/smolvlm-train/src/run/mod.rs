@@ -1,6 +1,7 @@
 //! A run of many steps over data, which may be killed at any moment and goes on where it last saved.
 
-pub mod config;
+pub mod ahead;
+mod config;
 pub mod data;
 pub mod evaluation;
 mod events;
@@ -24,13 +25,14 @@ pub use self::log::{LogLine, read_log};
 pub use self::overrides::Override;
 pub use self::picture::draw_loss;
 
+use self::ahead::{Ahead, StepBatches};
 use self::events::Events;
 use self::log::Log;
 use self::place::Place;
-use crate::data::{ExampleMaker, Loader, LoaderOptions, Schedule, Skipped};
+use crate::data::{Cursor, ExampleMaker, Loader, LoaderOptions, Schedule, Skipped};
 use crate::optimizer::{Optimizer, OptimizerSettings, Rates};
 use crate::schedule;
-use crate::{Error, ErrorKind, Example, Learner, Result};
+use crate::{Error, ErrorKind, Example, Learner, Result, Weighting};
 
 /// Steps in a row whose gradients may be infinite or no numbers before the run ends with an error.
 const MOST_LEFT_OUT: u64 = 10;
@@ -54,6 +56,8 @@ pub struct RunSettings {
     pub floor: f64,
     /// Of AdamW.
     pub optimizer: OptimizerSettings,
+    /// How much a token counts.
+    pub weighting: Weighting,
     /// Steps between two saved places; the last step is always saved. 0: only the last.
     pub save_every: u64,
 }
@@ -70,6 +74,7 @@ impl Default for RunSettings {
             warmup: 30,
             floor: 0.0,
             optimizer: OptimizerSettings::default(),
+            weighting: Weighting::default(),
             save_every: 500,
         }
     }
@@ -82,7 +87,7 @@ pub struct StepReport {
     pub step: u64,
     /// Epoch of its last batch, from 0.
     pub epoch: u64,
-    /// Mean cross-entropy over the tokens that count, in nats.
+    /// Mean cross-entropy over the tokens that count, by their weights, in nats.
     pub loss: f64,
     /// Norm of the gradients before clipping; none when it was no number, and nothing moved.
     pub norm: Option<f64>,
@@ -92,7 +97,7 @@ pub struct StepReport {
     pub examples: u64,
     /// Tokens read.
     pub tokens: u64,
-    /// Tokens that count.
+    /// Sum of the weights of those that count: how many they are, unless replies are weighted.
     pub counted: u64,
     /// Samples skipped since the run began.
     pub skipped: u64,
@@ -104,7 +109,9 @@ pub struct StepReport {
 pub struct Run<B: TrainBackend> {
     learner: Learner<B>,
     optimizer: Optimizer<B>,
-    loader: Loader,
+    batches: Ahead,
+    /// The place after the batches of the last step.
+    cursor: Cursor,
     settings: RunSettings,
     /// What must be the same for it to go on.
     described: String,
@@ -154,13 +161,14 @@ impl<B: TrainBackend> Run<B> {
         let log = Log::open(folder, step)?;
         let schedule =
             schedule::Schedule { shape: settings.shape, warmup: settings.warmup, total, floor: settings.floor };
-        let loader = Loader::start(maker, batches, cursor, loader)?;
+        let batches = Ahead::new(Loader::start(maker, batches, cursor.clone(), loader)?, &settings);
         let (folder, left_out, skipped) = (folder.to_owned(), 0, Vec::new());
         let (events, evaluator, evaluation) = (None, None, None);
         Ok(Self {
             learner,
             optimizer,
-            loader,
+            batches,
+            cursor,
             settings,
             described,
             schedule,
@@ -242,16 +250,21 @@ impl<B: TrainBackend> Run<B> {
         }
         self.evaluation = None;
         let started = Instant::now();
-        let Some((epoch, parts)) = self.next_parts()? else {
+        let StepBatches { epoch, parts, skipped, cursor } = self.batches.take()?;
+        (self.skipped, self.cursor) = (skipped, cursor);
+        if parts.is_empty() {
             // Batches without a usable sample were passed over, so that there are fewer steps than planned.
             self.evaluate()?;
             self.save()?;
             return Ok(None);
-        };
+        }
         let counted: f64 = parts.iter().flatten().map(Example::counted).sum();
         let mut sum = 0.0;
         for examples in &parts {
             sum += self.learner.learn(examples, 1.0 / counted)?.sum;
+        }
+        if self.step + 1 < self.schedule.total {
+            self.batches.prepare();
         }
         let rate = self.schedule.factor(self.step);
         let norm = self.update(rate)?;
@@ -265,7 +278,7 @@ impl<B: TrainBackend> Run<B> {
             examples: parts.iter().map(|examples| examples.len() as u64).sum(),
             tokens: parts.iter().flatten().map(|example| example.ids.len() as u64).sum(),
             counted: counted as u64,
-            skipped: self.loader.cursor().skipped,
+            skipped: self.cursor.skipped,
             seconds: started.elapsed().as_secs_f64(),
         };
         self.note(&LogLine::Step(report.clone()))?;
@@ -312,22 +325,9 @@ impl<B: TrainBackend> Run<B> {
     /// [`Input`](ErrorKind::Input) when it cannot be written.
     pub fn save(&mut self) -> Result<()> {
         self.log.flush()?;
-        let place = Place::new(&self.folder, self.step, self.loader.cursor().clone(), &self.described);
+        let place = Place::new(&self.folder, self.step, self.cursor.clone(), &self.described);
         place.write(|state| self.optimizer.store(state, self.learner.taped()))?;
         draw_loss(&self.folder)
-    }
-
-    /// The batches of the next step, and the epoch of the last of them.
-    fn next_parts(&mut self) -> Result<Option<(u64, Vec<Vec<Example>>)>> {
-        let (mut parts, mut epoch) = (Vec::new(), 0);
-        self.skipped.clear();
-        while parts.len() < self.settings.accumulation {
-            let Some(batch) = self.loader.next_batch()? else { break };
-            epoch = batch.epoch;
-            self.skipped.extend(batch.skipped);
-            parts.push(batch.examples.into_iter().map(Example::from).collect());
-        }
-        Ok((!parts.is_empty()).then_some((epoch, parts)))
     }
 
     /// Moves the parameters; the norm of their gradients, or none when it was not finite and nothing moved.

@@ -98,10 +98,10 @@ impl Place {
 
 /// What must be the same for a run to go on, beside its data.
 pub(super) fn described(settings: &RunSettings, total: u64, format: Format, adapters: Option<&str>) -> String {
-    let RunSettings { seed, accumulation, rates, shape, warmup, floor, optimizer, .. } = settings;
+    let RunSettings { seed, accumulation, rates, shape, warmup, floor, optimizer, weighting, .. } = settings;
     let adapters = adapters.map_or(String::new(), |adapters| format!(", {adapters}"));
     format!(
-        "seed {seed}, {accumulation} batches a step, {total} steps, {rates:?}, {shape:?} after {warmup} down to {floor}, {optimizer:?} in {}{adapters}",
+        "seed {seed}, {accumulation} batches a step, {total} steps, {rates:?}, {shape:?} after {warmup} down to {floor}, {optimizer:?}, {weighting:?} weighted alike, in {}{adapters}",
         format.name()
     )
 }
