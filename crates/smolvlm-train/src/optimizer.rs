@@ -98,7 +98,8 @@ impl<B: TrainBackend> Optimizer<B> {
         assert_eq!(parameters.len(), self.moments.len(), "an optimizer belongs to one model");
         let learning = || parameters.iter().filter(|parameter| rates.of(parameter.group()) != 0.0);
         let gradients: Vec<_> = learning().map(|parameter| lock(&parameter.gradient)).collect();
-        let norm = backend.norm_of_all(&gradients.iter().map(|gradient| &**gradient).collect::<Vec<_>>());
+        // Of no parts it is −0.
+        let norm = backend.norm_of_all(&gradients.iter().map(|gradient| &**gradient).collect::<Vec<_>>()) + 0.0;
         drop(gradients);
         backend.failure()?;
         if !norm.is_finite() {

@@ -67,18 +67,18 @@ fn fewer_bits_cost_few_answers() {
 #[test]
 fn an_adapter_teaches_it_what_it_was_never_asked() {
     let folder = tempfile::tempdir().expect("a folder");
-    let before = accuracies(&asked("empty-quarter", "40", &[]));
+    let before = accuracies(&asked("empty-quarter", "60", &[]));
     assert!(before[0].1 < 0.4, "{before:?}");
     let config = folder.path().join("run.yaml");
     let skill = "mixture: {empty-quarter: 1000}";
     let text = format!(
-        "model: {}\ndata: [{{scenes: {{seed: 1, direct: true, {skill}}}}}]\noutput: run\nsteps: 200\nbatch: {{by: count, samples: 16}}\n\
-         learning_rate: 2e-3\nschedule: {{shape: cosine, warmup: 20}}\nlora: {{rank: 8, alpha: 16, targets: '.*text_model.*_proj'}}\n",
+        "model: {}\ndata: [{{scenes: {{seed: 1, direct: true, {skill}}}}}]\noutput: run\nsteps: 100\nbatch: {{by: count, samples: 12}}\n\
+         learning_rate: 3e-3\nschedule: {{shape: cosine, warmup: 10}}\nlora: {{rank: 8, alpha: 16, targets: '.*text_model.*_proj'}}\n",
         serde_json::to_string(&model()).expect("a path")
     );
     std::fs::write(&config, text).expect("a file");
     smolvlm(["finetune", "--device", "cpu", "--threads", "2", "--quiet", "--config"]).arg(&config).run().succeeded();
     let adapter = folder.path().join("run/adapter");
-    let after = accuracies(&asked("empty-quarter", "40", &["--adapter", adapter.to_str().expect("a path")]));
-    assert!(after[0].1 >= 0.8, "before: {before:?}, after: {after:?}");
+    let after = accuracies(&asked("empty-quarter", "60", &["--adapter", adapter.to_str().expect("a path")]));
+    assert!(after[0].1 >= 0.75, "before: {before:?}, after: {after:?}");
 }
