@@ -49,6 +49,7 @@ pub(super) enum Module {
     /// Attention of many queries on matrix units.
     FastAttention,
     /// Training: operations on rows, the loss, the optimizer.
+    TrainingNumbers,
     TrainingRows,
     /// Training: attention for any head size.
     TrainingAttention,
@@ -70,7 +71,8 @@ impl Module {
     ];
 
     /// What learning needs beside it.
-    pub(super) const TRAINING: [Self; 3] = [Self::TrainingRows, Self::TrainingAttention, Self::TrainingFastAttention];
+    pub(super) const TRAINING: [Self; 4] =
+        [Self::TrainingNumbers, Self::TrainingRows, Self::TrainingAttention, Self::TrainingFastAttention];
 
     fn source(self) -> Source {
         match self {
@@ -111,7 +113,14 @@ impl Module {
                     include_str!("kernels/attention_entries.cu"),
                 ],
             },
-            Self::TrainingRows => Source { name: "training_rows", files: &[include_str!("kernels/training_rows.cu")] },
+            Self::TrainingNumbers => Source {
+                name: "training_numbers",
+                files: &[include_str!("kernels/training_common.cuh"), include_str!("kernels/training_numbers.cu")],
+            },
+            Self::TrainingRows => Source {
+                name: "training_rows",
+                files: &[include_str!("kernels/training_common.cuh"), include_str!("kernels/training_rows.cu")],
+            },
             Self::TrainingAttention => {
                 Source { name: "training_attention", files: &[include_str!("kernels/training_attention.cu")] }
             }

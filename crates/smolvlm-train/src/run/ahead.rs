@@ -38,8 +38,7 @@ impl Ahead {
 
     /// Waits for those of the step after, so that they are there when it begins. What fails is told then.
     pub(super) fn prepare(&mut self) {
-        let next = self.next.take().unwrap_or_else(|| self.collect());
-        self.next = Some(next);
+        self.next = Some(self.take());
     }
 
     fn collect(&mut self) -> Result<StepBatches> {

@@ -3,7 +3,7 @@
 use cudarc::driver::result;
 
 use super::{Apart, CudaBackend};
-use crate::cuda::launch::{Module, Shape};
+use crate::cuda::launch::{Argument, Module, Shape};
 use crate::cuda::memory::Buffer;
 use crate::cuda::tensor::{Element, Tensor, Vector, Weight};
 use crate::packed::Arrangement;
@@ -45,6 +45,15 @@ impl Floats {
     }
 }
 
+/// Starts a kernel of `training_numbers.cu` with a thread for each of `count`.
+///
+/// # Safety
+/// As for [`Device::launch`](crate::cuda::device::Device::launch).
+unsafe fn each(backend: &CudaBackend, what: &str, kernel: &str, count: usize, arguments: &[Argument]) {
+    // Safety: the caller's word.
+    unsafe { backend.start(what, Module::TrainingNumbers, kernel, Shape::each(count as u64), arguments) };
+}
+
 /// Sets bytes to zero.
 pub(super) fn zero(backend: &CudaBackend, pointer: u64, bytes: usize) {
     if bytes > 0 && !backend.device.has_failed() {
@@ -55,7 +64,7 @@ pub(super) fn zero(backend: &CudaBackend, pointer: u64, bytes: usize) {
     }
 }
 
-/// Of a weight that is packed, as `training_rows.cu` has them.
+/// Of a weight that is packed, as `training_numbers.cu` has them.
 const NUMBERS_A_THREAD: usize = 4;
 
 pub(super) fn repack(
@@ -78,7 +87,7 @@ pub(super) fn repack(
     ];
     let (name, threads) = (format!("repack_{}", weight.element.name()), count.div_ceil(NUMBERS_A_THREAD));
     // Safety: all three have that many numbers.
-    unsafe { backend.each("packing a weight", &name, threads, &arguments) };
+    unsafe { each(backend, "packing a weight", &name, threads, &arguments) };
 }
 
 pub(super) fn apart(backend: &CudaBackend, weight: &Weight, arrangement: Arrangement) -> Apart {
@@ -95,7 +104,7 @@ pub(super) fn apart(backend: &CudaBackend, weight: &Weight, arrangement: Arrange
         (weight.inputs as u32).into(),
     ];
     // Safety: both have that many numbers.
-    unsafe { backend.each("packing a weight", &format!("separate_{}", weight.element.name()), count, &arguments) };
+    unsafe { each(backend, "packing a weight", &format!("separate_{}", weight.element.name()), count, &arguments) };
     Apart(Some(buffer))
 }
 
@@ -110,7 +119,7 @@ pub(super) fn repack_vector(backend: &CudaBackend, vector: &Vector, master: &Flo
     let arguments =
         [master.pointer().into(), vector.f32.pointer().into(), vector.bf16.pointer().into(), master.len.into()];
     // Safety: all three have that many numbers.
-    unsafe { backend.each("packing a vector", "repack_vector", master.len, &arguments) };
+    unsafe { each(backend, "packing a vector", "repack_vector", master.len, &arguments) };
 }
 
 pub(super) fn repack_tensor(backend: &CudaBackend, tensor: &Tensor, master: &Floats) {
@@ -128,11 +137,11 @@ pub(super) fn copy(backend: &CudaBackend, to: u64, from: u64, bytes: usize) {
     }
 }
 
-/// Threads of a block that takes numbers of one of many parts, and how many it takes, as `training_rows.cu` has them.
+/// Threads of a block that takes numbers of one of many parts, and how many it takes, as `training_numbers.cu` has them.
 const PART_THREADS: u32 = 256;
 const PART_NUMBERS: usize = 8192;
 
-/// A part as `training_rows.cu` declares it.
+/// A part as `training_numbers.cu` declares it.
 #[derive(Clone, Copy)]
 #[repr(C)]
 struct Placed<T: Copy> {
@@ -140,7 +149,7 @@ struct Placed<T: Copy> {
     part: T,
 }
 
-/// As `training_rows.cu` declares it.
+/// As `training_numbers.cu` declares it.
 #[derive(Clone, Copy)]
 #[repr(C)]
 struct Numbers {
@@ -174,7 +183,7 @@ fn over_parts<T: Copy>(
     let asked = if total.is_some() { &arguments[..] } else { &arguments[..2] };
     let shape = Shape::new((blocks as u32, 1, 1), PART_THREADS);
     // Safety: every part has as many numbers as it says, and blocks for them.
-    unsafe { backend.start(what, Module::TrainingRows, kernel, shape, asked) };
+    unsafe { backend.start(what, Module::TrainingNumbers, kernel, shape, asked) };
 }
 
 pub(super) fn clear(backend: &CudaBackend, parts: &[&mut Floats]) {
@@ -199,10 +208,10 @@ pub(super) fn multiply(backend: &CudaBackend, to: &Floats, by: &Floats) {
     assert_eq!(to.len, by.len, "numbers to multiply");
     let arguments = [to.pointer().into(), by.pointer().into(), to.len.into()];
     // Safety: both have that many numbers.
-    unsafe { backend.each("multiplying", "multiply", to.len, &arguments) };
+    unsafe { each(backend, "multiplying", "multiply", to.len, &arguments) };
 }
 
-/// As `training_rows.cu` declares it.
+/// As `training_numbers.cu` declares it.
 #[derive(Clone, Copy)]
 #[repr(C)]
 struct AdamWArguments {
