@@ -59,7 +59,7 @@ fn fewer_bits_cost_few_answers() {
         .collect();
     let [(_, exact), rounded @ ..] = &formats[..] else { panic!("{formats:?}") };
     assert_eq!(rounded.len(), 3);
-    for ((name, accuracy), most) in rounded.iter().zip([0.03, 0.05, 0.08]) {
+    for ((name, accuracy), most) in rounded.iter().zip([0.02, 0.03, 0.05]) {
         assert!((accuracy - exact).abs() <= most, "{name}: {accuracy}, f32: {exact}");
     }
 }
@@ -80,5 +80,5 @@ fn an_adapter_teaches_it_what_it_was_never_asked() {
     smolvlm(["finetune", "--device", "cpu", "--threads", "2", "--quiet", "--config"]).arg(&config).run().succeeded();
     let adapter = folder.path().join("run/adapter");
     let after = accuracies(&asked("empty-quarter", "60", &["--adapter", adapter.to_str().expect("a path")]));
-    assert!(after[0].1 >= 0.75, "before: {before:?}, after: {after:?}");
+    assert!(after[0].1 >= 0.8, "before: {before:?}, after: {after:?}");
 }
